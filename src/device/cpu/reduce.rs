@@ -1,0 +1,116 @@
+//! Sums and maxima along any axes.
+//!
+//! The kept axes become rows and the reduced ones columns. Where a row's elements are neighbours,
+//! sixteen running totals fill the vectors; where the rows are neighbours instead (the gradient of
+//! a bias), whole rows are added to one another. The order of additions is fixed by the sizes.
+
+use rayon::prelude::*;
+
+use super::simd::simd;
+use crate::device::array::Array;
+use crate::device::kernel::Reduction;
+
+/// Running totals of one row.
+const LANES: usize = 16;
+/// Rows that one piece of a column sum adds up.
+const PIECE: usize = 128;
+
+/// Reduces `x` along `axes`; `y` holds one element per kept index.
+pub fn run(op: Reduction, x: &Array, axes: &[usize], y: &mut [f32]) {
+    let layout = x.layout();
+    if layout.count() == 0 {
+        return y.fill(match op {
+            Reduction::Sum => 0.0,
+            Reduction::Max => f32::NEG_INFINITY,
+        });
+    }
+    let kept: Vec<usize> = (0..x.sizes().len()).filter(|axis| !axes.contains(axis)).collect();
+    let width: usize = axes.iter().map(|&axis| x.sizes()[axis]).product();
+    let columns = layout.permute(&[axes, &kept[..]].concat());
+    if columns.is_contiguous() && y.len() > 1 {
+        let values = super::elements(x);
+        return fold_rows_together(op, values, y);
+    }
+    let rows = super::contiguous(&x.view(layout.permute(&[&kept[..], axes].concat())));
+    let values = super::elements(&rows);
+    super::for_rows(y, 1, width, |first, y| {
+        for (row, y) in y.iter_mut().enumerate() {
+            *y = fold_long_row(op, &values[(first + row) * width..][..width]);
+        }
+    });
+}
+
+/// Folds one row, in pieces whose results are folded in order: exacter than one long chain, and a
+/// single long row occupies all threads.
+fn fold_long_row(op: Reduction, row: &[f32]) -> f32 {
+    let fold = match op {
+        Reduction::Sum => row_sum,
+        Reduction::Max => row_max,
+    };
+    if row.len() <= super::GRAIN {
+        return fold(row);
+    }
+    fold(&row.par_chunks(super::GRAIN).map(fold).collect::<Vec<f32>>())
+}
+
+/// Folds rows of `y.len()` elements into one row, in pieces whose results are folded in order.
+fn fold_rows_together(op: Reduction, values: &[f32], y: &mut [f32]) {
+    let width = y.len();
+    let partial = |rows: &[f32]| {
+        let (first, rest) = rows.split_at(width);
+        let mut total = first.to_vec();
+        rest.chunks_exact(width).for_each(|row| fold_into(op, row, &mut total));
+        total
+    };
+    let partials: Vec<Vec<f32>> = match values.len() <= super::GRAIN {
+        true => values.chunks(PIECE * width).map(partial).collect(),
+        false => values.par_chunks(PIECE * width).map(partial).collect(),
+    };
+    y.copy_from_slice(&partials[0]);
+    partials[1..].iter().for_each(|partial| fold_into(op, partial, y));
+}
+
+/// The larger, or NaN if either is NaN.
+#[inline(always)]
+pub fn maximum(a: f32, b: f32) -> f32 {
+    if a.is_nan() || a > b { a } else { b }
+}
+
+#[inline(always)]
+fn fold_row(row: &[f32], start: f32, fold: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut totals = [start; LANES];
+    let chunks = row.chunks_exact(LANES);
+    let mut total = chunks.remainder().iter().fold(start, |a, &b| fold(a, b));
+    for chunk in chunks {
+        for (total, &x) in totals.iter_mut().zip(chunk) {
+            *total = fold(*total, x);
+        }
+    }
+    for part in totals {
+        total = fold(total, part);
+    }
+    total
+}
+
+simd! {
+    /// The sum of neighbouring elements.
+    pub fn row_sum(row: &[f32]) -> f32 {
+        fold_row(row, 0.0, |a, b| a + b)
+    }
+}
+
+simd! {
+    /// The largest of neighbouring elements, or NaN if there is one.
+    pub fn row_max(row: &[f32]) -> f32 {
+        fold_row(row, f32::NEG_INFINITY, maximum)
+    }
+}
+
+simd! {
+    fn fold_into(op: Reduction, row: &[f32], total: &mut [f32]) {
+        match op {
+            Reduction::Sum => total.iter_mut().zip(row).for_each(|(total, &x)| *total += x),
+            Reduction::Max => total.iter_mut().zip(row).for_each(|(total, &x)| *total = maximum(*total, x)),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The widest vectors of the processor, chosen when the program runs.
+//!
+//! Loops are written plainly and left to the compiler to vectorise. [`simd!`] compiles a function
+//! three times, for AVX-512, for AVX2 and for the baseline (SSE2, NEON), and picks one when it is
+//! called. Products and sums are never contracted to fused ones, so all tiers give the same bits.
+
+use std::sync::LazyLock;
+
+/// Instruction sets that a function is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+pub enum Tier {
+    /// What every processor of the target has.
+    Baseline,
+    /// 8 numbers at a time.
+    Avx2,
+    /// 16 numbers at a time.
+    Avx512,
+}
+
+/// The best tier of this processor.
+pub static TIER: LazyLock<Tier> = LazyLock::new(|| {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if ["avx512f", "avx512bw", "avx512dq", "avx512vl"].iter().all(|name| has(name)) {
+            return Tier::Avx512;
+        }
+        if has("avx2") && has("fma") {
+            return Tier::Avx2;
+        }
+    }
+    Tier::Baseline
+});
+
+#[cfg(target_arch = "x86_64")]
+fn has(name: &str) -> bool {
+    match name {
+        "avx512f" => is_x86_feature_detected!("avx512f"),
+        "avx512bw" => is_x86_feature_detected!("avx512bw"),
+        "avx512dq" => is_x86_feature_detected!("avx512dq"),
+        "avx512vl" => is_x86_feature_detected!("avx512vl"),
+        "avx2" => is_x86_feature_detected!("avx2"),
+        "fma" => is_x86_feature_detected!("fma"),
+        _ => false,
+    }
+}
+
+/// Compiles a function for each tier and dispatches when it is called.
+macro_rules! simd {
+    ($(#[$meta:meta])* $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
+        $(#[$meta])*
+        #[allow(unsafe_code)]
+        $visibility fn $name($($argument: $type),*) $(-> $result)? {
+            #[inline(always)]
+            fn body($($argument: $type),*) $(-> $result)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+                fn avx512($($argument: $type),*) $(-> $result)? { body($($argument),*) }
+                #[target_feature(enable = "avx2")]
+                fn avx2($($argument: $type),*) $(-> $result)? { body($($argument),*) }
+
+                match *$crate::device::cpu::simd::TIER {
+                    // SAFETY: `TIER` names only instruction sets that this processor reports.
+                    $crate::device::cpu::simd::Tier::Avx512 => return unsafe { avx512($($argument),*) },
+                    // SAFETY: as above.
+                    $crate::device::cpu::simd::Tier::Avx2 => return unsafe { avx2($($argument),*) },
+                    $crate::device::cpu::simd::Tier::Baseline => {}
+                }
+            }
+            body($($argument),*)
+        }
+    };
+}
+pub(crate) use simd;

@@ -1,0 +1,176 @@
+//! The devices, and the one place that chooses between them.
+//!
+//! [`Device::run`] takes a [`Kernel`] and gives arrays. Because kernels are data, tracing
+//! (`TRACE=1` prints each with its sizes and time) and counting ([`counted`]) are one function each.
+//! Nothing below this line knows that gradients exist.
+//! Read next: `kernel.rs`, then `reference.rs`.
+
+pub mod array;
+pub mod cpu;
+pub mod kernel;
+mod reference;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use crate::layout::Layout;
+use array::{Array, Buffer};
+use kernel::Kernel;
+
+/// Where tensors live and kernels run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Device {
+    /// f64 and plain loops: slow, and the definition of every kernel.
+    Reference,
+    /// f32 on all cores.
+    Cpu,
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Device::Reference => "reference",
+            Device::Cpu => "cpu",
+        })
+    }
+}
+
+/// Reads the names that [`Device`] displays.
+impl std::str::FromStr for Device {
+    type Err = crate::Error;
+
+    fn from_str(name: &str) -> crate::Result<Device> {
+        match name {
+            "reference" => Ok(Device::Reference),
+            "cpu" => Ok(Device::Cpu),
+            _ => Err(crate::Error::Device(format!(
+                "no device is called {name:?}; there are cpu and reference"
+            ))),
+        }
+    }
+}
+
+impl Device {
+    /// Copies values to the device, dense in row-major order.
+    pub(crate) fn upload(&self, values: &[f32], sizes: &[usize]) -> Array {
+        let buffer = match self {
+            Device::Reference => Buffer::Reference(Arc::new(values.iter().map(|&x| f64::from(x)).collect())),
+            Device::Cpu => Buffer::Cpu(Arc::new(cpu::Memory::copied(values))),
+        };
+        Array::new(Layout::contiguous(sizes), buffer)
+    }
+
+    /// As [`Device::upload`]; devices that compute in f32 round.
+    pub(crate) fn upload_f64(&self, values: &[f64], sizes: &[usize]) -> Array {
+        match self {
+            Device::Reference => {
+                Array::new(Layout::contiguous(sizes), Buffer::Reference(Arc::new(values.to_vec())))
+            }
+            _ => self.upload(&values.iter().map(|&x| x as f32).collect::<Vec<_>>(), sizes),
+        }
+    }
+
+    /// Does the work and gives one array per output.
+    pub fn run<const N: usize>(&self, kernel: Kernel) -> [Array; N] {
+        for input in kernel.inputs() {
+            assert!(
+                input.device() == *self,
+                "{}: an input lives on {}, not {self}",
+                kernel.name(),
+                input.device()
+            );
+        }
+        let started = Instant::now();
+        let outputs = match self {
+            Device::Reference => reference::run(&kernel),
+            Device::Cpu => cpu::run(&kernel),
+        };
+        observe(&kernel, started.elapsed());
+        outputs.try_into().unwrap_or_else(|outputs: Vec<Array>| {
+            panic!("{} gives {} outputs, not {N}", kernel.name(), outputs.len())
+        })
+    }
+}
+
+/// The values of an array in row-major order, as f32.
+pub(crate) fn download(array: &Array) -> Vec<f32> {
+    match array.buffer() {
+        Buffer::Reference(values) => array.layout().positions().map(|at| values[at] as f32).collect(),
+        Buffer::Cpu(memory) => array.layout().positions().map(|at| memory[at]).collect(),
+    }
+}
+
+/// As [`download`], without rounding on the reference device.
+pub(crate) fn download_f64(array: &Array) -> Vec<f64> {
+    match array.buffer() {
+        Buffer::Reference(values) => array.layout().positions().map(|at| values[at]).collect(),
+        Buffer::Cpu(memory) => array.layout().positions().map(|at| f64::from(memory[at])).collect(),
+    }
+}
+
+/// What one kind of kernel did while it was counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Count {
+    /// How often it ran.
+    pub runs: u64,
+    /// Floating-point operations of matrix products.
+    pub flops: u64,
+    /// Bytes read and written, at four per element.
+    pub bytes: u64,
+    /// Time until the device returned.
+    pub time: Duration,
+}
+
+impl Count {
+    fn add(&mut self, other: &Count) {
+        self.runs += other.runs;
+        self.flops += other.flops;
+        self.bytes += other.bytes;
+        self.time += other.time;
+    }
+}
+
+/// Counts by kernel name.
+pub type Counts = BTreeMap<&'static str, Count>;
+
+thread_local! {
+    static COUNTS: RefCell<Option<Counts>> = const { RefCell::new(None) };
+}
+
+static TRACE: LazyLock<bool> = LazyLock::new(|| std::env::var_os("TRACE").is_some_and(|on| on != "0"));
+
+fn observe(kernel: &Kernel, time: Duration) {
+    COUNTS.with_borrow_mut(|counts| {
+        if let Some(counts) = counts {
+            let one = Count { runs: 1, flops: kernel.flops(), bytes: kernel.bytes(), time };
+            counts.entry(kernel.name()).or_default().add(&one);
+        }
+    });
+    if *TRACE {
+        let sizes: Vec<_> = kernel.inputs().iter().map(|x| x.sizes().to_vec()).collect();
+        eprintln!(
+            "{:>18} {:8.1} us  {sizes:?} -> {:?}",
+            kernel.name(),
+            time.as_secs_f64() * 1e6,
+            kernel.output_sizes()
+        );
+    }
+}
+
+/// Runs `body` and counts the kernels this thread gives to devices meanwhile.
+pub fn counted<R>(body: impl FnOnce() -> R) -> (R, Counts) {
+    let outer = COUNTS.replace(Some(Counts::new()));
+    let result = body();
+    let counts = COUNTS.replace(outer).unwrap_or_default();
+    COUNTS.with_borrow_mut(|outer| {
+        let Some(outer) = outer else { return };
+        for (name, count) in &counts {
+            outer.entry(name).or_default().add(count);
+        }
+    });
+    (result, counts)
+}

@@ -1,0 +1,293 @@
+//! The definition of every kernel: f64, plain loops, nothing clever.
+//!
+//! Read this file to learn what a kernel means; the other devices are held to it. Every kernel
+//! first reads its inputs in row-major order, so no strides appear below `read`.
+//! Read next: `cpu/mod.rs` for the fast forms, or `tensor/mod.rs` to go up a layer.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use super::array::{Array, Buffer, Ids};
+use super::kernel::{Kernel, Reduction};
+use crate::expr::{Binary, Instruction, Program, Unary};
+use crate::layout::Layout;
+use crate::rng;
+
+/// Runs one kernel.
+pub fn run(kernel: &Kernel) -> Vec<Array> {
+    let values = match kernel {
+        Kernel::Elementwise { program, inputs, sizes } => elementwise(program, inputs, sizes),
+        Kernel::Reduce { op, x, axes } => vec![reduce(*op, x, axes)],
+        Kernel::ArgMax { x } => vec![rows(x).map(|row| arg_max(&row) as f64).collect()],
+        Kernel::ArgSort { x, descending } => {
+            vec![rows(x).flat_map(|row| arg_sort(&row, *descending)).collect()]
+        }
+        Kernel::Recurrence { decay, input } => vec![recurrence(decay, input)],
+        Kernel::MatMul { a, b, scale, add } => vec![matmul(a, b, *scale, *add)],
+        Kernel::Concat { parts, axis } => vec![concat(parts, *axis)],
+        Kernel::Gather { table, ids } => vec![gather(table, ids)],
+        Kernel::ScatterAdd { rows, ids, count } => vec![scatter_add(rows, ids, *count)],
+        Kernel::Softmax { x } => vec![rows(x).flat_map(|row| softmax(&row)).collect()],
+        Kernel::SoftmaxGrad { y, g } => {
+            vec![rows(y).zip(rows(g)).flat_map(|(y, g)| softmax_grad(&y, &g)).collect()]
+        }
+        Kernel::Normalise { x, eps, centred } => normalise(x, *eps, *centred),
+        Kernel::NormaliseGrad { y, rstd, g, centred } => vec![normalise_grad(y, rstd, g, *centred)],
+        Kernel::CrossEntropy { logits, targets } => cross_entropy(logits, targets),
+        Kernel::CrossEntropyGrad { logits, log_sum, targets, g } => {
+            vec![cross_entropy_grad(logits, log_sum, targets, g)]
+        }
+    };
+    let array = |(values, sizes): (Vec<f64>, Vec<usize>)| {
+        Array::new(Layout::contiguous(sizes), Buffer::Reference(Arc::new(values)))
+    };
+    values.into_iter().zip(kernel.output_sizes()).map(array).collect()
+}
+
+/// The elements in row-major order.
+fn read(x: &Array) -> Vec<f64> {
+    super::download_f64(x)
+}
+
+/// The rows along the last axis.
+fn rows(x: &Array) -> impl Iterator<Item = Vec<f64>> {
+    let width = *x.sizes().last().expect("a row kernel takes at least one axis");
+    let count = x.layout().count() / width.max(1);
+    let values = read(x);
+    (0..count).map(move |row| values[row * width..(row + 1) * width].to_vec())
+}
+
+fn elementwise(program: &Program, inputs: &[&Array], sizes: &[usize]) -> Vec<Vec<f64>> {
+    let inputs: Vec<_> = inputs.iter().map(|x| read(x)).collect();
+    let count = sizes.iter().product();
+    let mut outputs = vec![Vec::with_capacity(count); program.outputs().len()];
+    let mut lines = vec![0.0; program.instructions().len()];
+    for at in 0..count {
+        for (line, instruction) in program.instructions().iter().enumerate() {
+            lines[line] = match *instruction {
+                Instruction::Input(i) => inputs[i][at],
+                Instruction::Number(value) => value,
+                Instruction::Random(seed) => f64::from(rng::uniform(seed, at as u32)),
+                Instruction::Unary(f, a) => unary(f, lines[a]),
+                Instruction::Binary(f, a, b) => binary(f, lines[a], lines[b]),
+                Instruction::Select(condition, a, b) => {
+                    if lines[condition] != 0.0 {
+                        lines[a]
+                    } else {
+                        lines[b]
+                    }
+                }
+            };
+        }
+        for (output, &line) in outputs.iter_mut().zip(program.outputs()) {
+            output.push(lines[line]);
+        }
+    }
+    outputs
+}
+
+fn unary(f: Unary, x: f64) -> f64 {
+    match f {
+        Unary::Neg => -x,
+        Unary::Exp => x.exp(),
+        Unary::ExpM1 => x.exp_m1(),
+        Unary::Ln => x.ln(),
+        Unary::Ln1p => x.ln_1p(),
+        Unary::Sqrt => x.sqrt(),
+        Unary::Tanh => x.tanh(),
+        Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+        Unary::Erf => super::cpu::math::erf_f64(x),
+        Unary::Sin => x.sin(),
+        Unary::Cos => x.cos(),
+        Unary::Abs => x.abs(),
+        Unary::Sign => {
+            if x == 0.0 {
+                0.0
+            } else {
+                x.signum()
+            }
+        }
+        Unary::Floor => x.floor(),
+        Unary::Ceil => x.ceil(),
+        Unary::Round => x.round_ties_even(),
+    }
+}
+
+fn binary(f: Binary, a: f64, b: f64) -> f64 {
+    let one_if = |condition: bool| if condition { 1.0 } else { 0.0 };
+    match f {
+        Binary::Add => a + b,
+        Binary::Sub => a - b,
+        Binary::Mul => a * b,
+        Binary::Div => a / b,
+        Binary::Max => {
+            if a.is_nan() || a > b {
+                a
+            } else {
+                b
+            }
+        }
+        Binary::Min => {
+            if a.is_nan() || a < b {
+                a
+            } else {
+                b
+            }
+        }
+        Binary::Pow => a.powf(b),
+        Binary::Less => one_if(a < b),
+        Binary::LessEqual => one_if(a <= b),
+        Binary::Equal => one_if(a == b),
+    }
+}
+
+fn reduce(op: Reduction, x: &Array, axes: &[usize]) -> Vec<f64> {
+    let kept: Vec<usize> = (0..x.sizes().len()).filter(|axis| !axes.contains(axis)).collect();
+    let reduced = x.view(x.layout().permute(&[&kept[..], axes].concat()));
+    let width: usize = axes.iter().map(|&axis| x.sizes()[axis]).product();
+    let count: usize = kept.iter().map(|&axis| x.sizes()[axis]).product();
+    let values = read(&reduced);
+    (0..count)
+        .map(|row| {
+            let row = values[row * width..(row + 1) * width].iter().copied();
+            match op {
+                Reduction::Sum => row.fold(0.0, |a, b| a + b),
+                Reduction::Max => row.fold(f64::NEG_INFINITY, |a, b| binary(Binary::Max, a, b)),
+            }
+        })
+        .collect()
+}
+
+/// NaN counts as larger than every number, so that it shows.
+fn ascending(a: f64, b: f64) -> Ordering {
+    a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
+}
+
+fn arg_max(row: &[f64]) -> usize {
+    (1..row.len()).fold(0, |best, at| if ascending(row[at], row[best]).is_gt() { at } else { best })
+}
+
+fn arg_sort(row: &[f64], descending: bool) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..row.len()).collect();
+    order.sort_by(|&a, &b| if descending { ascending(row[b], row[a]) } else { ascending(row[a], row[b]) });
+    order.into_iter().map(|at| at as f64).collect()
+}
+
+fn recurrence(decay: &Array, input: &Array) -> Vec<f64> {
+    let mut output = Vec::new();
+    for (decay, input) in rows(decay).zip(rows(input)) {
+        let mut h = 0.0;
+        for (decay, input) in decay.into_iter().zip(input) {
+            h = decay * h + input;
+            output.push(h);
+        }
+    }
+    output
+}
+
+fn matmul(a: &Array, b: &Array, scale: f64, add: Option<&Array>) -> Vec<f64> {
+    let [.., m, k] = *a.sizes() else { unreachable!("a matrix") };
+    let n = *b.sizes().last().expect("a matrix");
+    let batch: usize = a.sizes()[..a.sizes().len() - 2].iter().product();
+    let (a, b, add) = (read(a), read(b), add.map(read));
+    let mut output = vec![0.0; batch * m * n];
+    for (i, out) in output.iter_mut().enumerate() {
+        let (matrix, row, column) = (i / (m * n), i / n % m, i % n);
+        let dot: f64 = (0..k).map(|j| a[(matrix * m + row) * k + j] * b[(matrix * k + j) * n + column]).sum();
+        *out = scale * dot + add.as_ref().map_or(0.0, |add| add[i]);
+    }
+    output
+}
+
+fn concat(parts: &[&Array], axis: usize) -> Vec<f64> {
+    let outer: usize = parts[0].sizes()[..axis].iter().product();
+    let parts: Vec<_> = parts.iter().map(|part| read(part)).collect();
+    let mut output = Vec::new();
+    for row in 0..outer {
+        for part in &parts {
+            let width = part.len() / outer;
+            output.extend_from_slice(&part[row * width..(row + 1) * width]);
+        }
+    }
+    output
+}
+
+fn gather(table: &Array, ids: &Ids) -> Vec<f64> {
+    let width: usize = table.sizes()[1..].iter().product();
+    let table = read(table);
+    let row = |&id: &u32| match id {
+        Ids::IGNORED => vec![0.0; width],
+        id => table[id as usize * width..(id as usize + 1) * width].to_vec(),
+    };
+    ids.values().iter().flat_map(row).collect()
+}
+
+fn scatter_add(rows: &Array, ids: &Ids, count: usize) -> Vec<f64> {
+    let width = *rows.sizes().last().expect("rows");
+    let rows = read(rows);
+    let mut output = vec![0.0; count * width];
+    for (row, &id) in ids.values().iter().enumerate().filter(|&(_, &id)| id != Ids::IGNORED) {
+        for column in 0..width {
+            output[id as usize * width + column] += rows[row * width + column];
+        }
+    }
+    output
+}
+
+fn softmax(row: &[f64]) -> Vec<f64> {
+    let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let terms: Vec<f64> = row.iter().map(|x| (x - max).exp()).collect();
+    let sum: f64 = terms.iter().sum();
+    terms.into_iter().map(|term| term / sum).collect()
+}
+
+fn softmax_grad(y: &[f64], g: &[f64]) -> Vec<f64> {
+    let dot: f64 = y.iter().zip(g).map(|(y, g)| y * g).sum();
+    y.iter().zip(g).map(|(y, g)| y * (g - dot)).collect()
+}
+
+fn normalise(x: &Array, eps: f64, centred: bool) -> Vec<Vec<f64>> {
+    let (mut normalised, mut rstds) = (Vec::new(), Vec::new());
+    for row in rows(x) {
+        let width = row.len() as f64;
+        let mean = if centred { row.iter().sum::<f64>() / width } else { 0.0 };
+        let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / width;
+        let rstd = 1.0 / (variance + eps).sqrt();
+        normalised.extend(row.iter().map(|x| (x - mean) * rstd));
+        rstds.push(rstd);
+    }
+    vec![normalised, rstds]
+}
+
+fn normalise_grad(y: &Array, rstd: &Array, g: &Array, centred: bool) -> Vec<f64> {
+    let mut output = Vec::new();
+    for ((y, g), rstd) in rows(y).zip(rows(g)).zip(read(rstd)) {
+        let width = y.len() as f64;
+        let mean_g = if centred { g.iter().sum::<f64>() / width } else { 0.0 };
+        let mean_gy = g.iter().zip(&y).map(|(g, y)| g * y).sum::<f64>() / width;
+        output.extend(g.iter().zip(&y).map(|(g, y)| rstd * (g - mean_g - y * mean_gy)));
+    }
+    output
+}
+
+fn cross_entropy(logits: &Array, targets: &Ids) -> Vec<Vec<f64>> {
+    let (mut losses, mut log_sums) = (Vec::new(), Vec::new());
+    for (row, &target) in rows(logits).zip(targets.values()) {
+        let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let log_sum = max + row.iter().map(|x| (x - max).exp()).sum::<f64>().ln();
+        losses.push(if target == Ids::IGNORED { 0.0 } else { log_sum - row[target as usize] });
+        log_sums.push(log_sum);
+    }
+    vec![losses, log_sums]
+}
+
+fn cross_entropy_grad(logits: &Array, log_sum: &Array, targets: &Ids, g: &Array) -> Vec<f64> {
+    let mut output = Vec::new();
+    for (((row, &target), log_sum), g) in rows(logits).zip(targets.values()).zip(read(log_sum)).zip(read(g)) {
+        for (class, x) in row.into_iter().enumerate() {
+            let hit = if class as u32 == target { 1.0 } else { 0.0 };
+            output.push(if target == Ids::IGNORED { 0.0 } else { g * ((x - log_sum).exp() - hit) });
+        }
+    }
+    output
+}

@@ -1,0 +1,214 @@
+//! Tensors: an array and, where gradients are wanted, the history that made it.
+//!
+//! A tensor never changes; a new value is a new tensor, and cloning copies a handle only. Making,
+//! reading and printing are here; what can be computed is in `ops/`.
+//! Read next: `autograd.rs`, how a history is walked back.
+
+pub mod autograd;
+mod gradcheck;
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::device::array::Array;
+use crate::device::{Device, download, download_f64};
+use crate::error::refuse;
+use crate::layout::Layout;
+use crate::rng::Rng;
+use autograd::Node;
+pub use gradcheck::{Gradcheck, gradcheck};
+
+/// An n-dimensional array of numbers on a device, with the way back to what it was made from.
+#[derive(Clone)]
+pub struct Tensor {
+    array: Array,
+    node: Option<Arc<Node>>,
+}
+
+/// Making tensors.
+impl Tensor {
+    /// The values in row-major order under `sizes`.
+    ///
+    /// **Panics** when their number is not the product of the sizes.
+    #[track_caller]
+    pub fn new(values: &[f32], sizes: impl AsRef<[usize]>, device: &Device) -> Tensor {
+        let sizes = sizes.as_ref();
+        check_count("Tensor::new", values.len(), sizes);
+        Tensor::constant(device.upload(values, sizes))
+    }
+
+    /// As [`Tensor::new`], keeping all digits on the reference device; others round to f32.
+    ///
+    /// **Panics** when the number of values is not the product of the sizes.
+    #[track_caller]
+    pub fn from_f64(values: &[f64], sizes: impl AsRef<[usize]>, device: &Device) -> Tensor {
+        let sizes = sizes.as_ref();
+        check_count("Tensor::from_f64", values.len(), sizes);
+        Tensor::constant(device.upload_f64(values, sizes))
+    }
+
+    /// Every element is `value`. Takes the room of one element, whatever the sizes.
+    pub fn full(value: f64, sizes: impl AsRef<[usize]>, device: &Device) -> Tensor {
+        let one = device.upload_f64(&[value], &[]);
+        let layout = one.layout().expand(sizes.as_ref()).expect("a scalar broadcasts to anything");
+        Tensor::constant(one.view(layout))
+    }
+
+    /// Zeros, in the room of one element.
+    pub fn zeros(sizes: impl AsRef<[usize]>, device: &Device) -> Tensor {
+        Tensor::full(0.0, sizes, device)
+    }
+
+    /// Ones, in the room of one element.
+    pub fn ones(sizes: impl AsRef<[usize]>, device: &Device) -> Tensor {
+        Tensor::full(1.0, sizes, device)
+    }
+
+    /// The numbers 0, 1, .. `count - 1`: `[count]`.
+    pub fn arange(count: usize, device: &Device) -> Tensor {
+        let values: Vec<f64> = (0..count).map(|i| i as f64).collect();
+        Tensor::from_f64(&values, [count], device)
+    }
+
+    /// Normally distributed numbers of mean 0; the same on every device.
+    pub fn normal(deviation: f64, sizes: impl AsRef<[usize]>, rng: &mut Rng, device: &Device) -> Tensor {
+        Tensor::from_fn(sizes.as_ref(), device, || deviation * rng.normal())
+    }
+
+    /// Numbers drawn evenly from `low..high`; the same on every device.
+    pub fn uniform(
+        low: f64,
+        high: f64,
+        sizes: impl AsRef<[usize]>,
+        rng: &mut Rng,
+        device: &Device,
+    ) -> Tensor {
+        Tensor::from_fn(sizes.as_ref(), device, || low + (high - low) * rng.uniform())
+    }
+
+    /// Random numbers are rounded to f32 on every device, so that all start from the same values.
+    fn from_fn(sizes: &[usize], device: &Device, mut draw: impl FnMut() -> f64) -> Tensor {
+        let values: Vec<f32> = (0..sizes.iter().product()).map(|_| draw() as f32).collect();
+        Tensor::constant(device.upload(&values, sizes))
+    }
+
+    /// A tensor without history.
+    pub(crate) fn constant(array: Array) -> Tensor {
+        Tensor { array, node: None }
+    }
+
+    pub(crate) fn with_node(array: Array, node: Option<Arc<Node>>) -> Tensor {
+        Tensor { array, node }
+    }
+}
+
+/// Looking at tensors.
+impl Tensor {
+    /// The size of each axis.
+    pub fn sizes(&self) -> &[usize] {
+        self.array.sizes()
+    }
+
+    /// The size of one axis, where -1 is the last.
+    ///
+    /// **Panics** when there is no such axis.
+    #[track_caller]
+    pub fn size(&self, axis: isize) -> usize {
+        let axis = crate::layout::resolve_axis("size", axis, self.ndim());
+        self.sizes().get(axis).copied().unwrap_or(1)
+    }
+
+    /// The number of axes.
+    pub fn ndim(&self) -> usize {
+        self.sizes().len()
+    }
+
+    /// The number of elements.
+    pub fn count(&self) -> usize {
+        self.array.layout().count()
+    }
+
+    /// Where it lives.
+    pub fn device(&self) -> Device {
+        self.array.device()
+    }
+
+    /// The values in row-major order, as f32. Waits for the device.
+    pub fn to_vec(&self) -> Vec<f32> {
+        download(&self.array)
+    }
+
+    /// The values in row-major order, as f64. Waits for the device.
+    pub fn to_f64(&self) -> Vec<f64> {
+        download_f64(&self.array)
+    }
+
+    /// The value of a tensor with one element. Waits for the device.
+    ///
+    /// **Panics** when there are more or fewer.
+    #[track_caller]
+    pub fn item(&self) -> f64 {
+        if self.count() != 1 {
+            refuse("item", format_args!("sizes {:?} hold {} elements, not one", self.sizes(), self.count()));
+        }
+        self.to_f64()[0]
+    }
+
+    /// The values as an ndarray.
+    pub fn to_ndarray(&self) -> ndarray::ArrayD<f32> {
+        ndarray::ArrayD::from_shape_vec(self.sizes(), self.to_vec()).expect("as many values as the sizes say")
+    }
+
+    /// The values of an ndarray in its logical order.
+    pub fn from_ndarray(values: &ndarray::ArrayD<f32>, device: &Device) -> Tensor {
+        Tensor::new(&values.iter().copied().collect::<Vec<f32>>(), values.shape(), device)
+    }
+
+    /// The same values on another device, without history.
+    pub fn to(&self, device: &Device) -> Tensor {
+        match self.device() == *device {
+            true => self.detach(),
+            false => Tensor::from_f64(&self.to_f64(), self.sizes(), device),
+        }
+    }
+
+    pub(crate) fn array(&self) -> &Array {
+        &self.array
+    }
+
+    pub(crate) fn node(&self) -> Option<&Arc<Node>> {
+        self.node.as_ref()
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        self.array.layout()
+    }
+}
+
+#[track_caller]
+fn check_count(op: &str, found: usize, sizes: &[usize]) {
+    let expected: usize = sizes.iter().product();
+    if found != expected {
+        refuse(op, format_args!("{found} values for the sizes {sizes:?}, which hold {expected}"));
+    }
+}
+
+/// Sizes, device and the op it came from, then the first values.
+impl fmt::Display for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 8;
+        write!(f, "{:?} on {}", self.sizes(), self.device())?;
+        if let Some(node) = &self.node {
+            write!(f, " from {}", node.name())?;
+        }
+        let values = self.to_f64();
+        let shown: Vec<String> = values.iter().take(SHOWN).map(|x| format!("{x:.5}")).collect();
+        write!(f, ": [{}{}]", shown.join(", "), if values.len() > SHOWN { ", .." } else { "" })
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
