@@ -29,6 +29,7 @@ pub mod device;
 pub mod error;
 pub mod expr;
 pub mod layout;
+pub mod nn;
 pub mod ops;
 pub mod rng;
 pub mod tensor;

@@ -1,0 +1,182 @@
+//! Named tensors in safetensors files, read strictly and written whole or not at all.
+//!
+//! Format: <https://github.com/huggingface/safetensors>. F64, F32, F16 and BF16 are read; integer
+//! tensors are buffers and passed over. Names may differ from ours in the known ways only: `gamma`
+//! and `beta` for a norm's weight and bias, and a `bert.` prefix on one side.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::path::Path;
+
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use super::module::{Module, named_params};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// The tensors of a file and the text entries of its header.
+pub struct Contents {
+    /// Tensors of floating-point numbers by name.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// Free entries of the header.
+    pub metadata: HashMap<String, String>,
+}
+
+/// Reads every floating-point tensor of a file onto a device.
+///
+/// **Errors** when the file cannot be read, or is truncated, inconsistent or of an unknown type.
+pub fn read(path: impl AsRef<Path>, device: &Device) -> Result<Contents> {
+    let path = path.as_ref();
+    let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
+    let malformed = |error| Error::format(path, format!("not a valid safetensors file: {error}"));
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(malformed)?;
+    let file = SafeTensors::deserialize(&bytes).map_err(malformed)?;
+    let mut tensors = BTreeMap::new();
+    for (name, view) in file.iter() {
+        if let Some(tensor) = to_tensor(&view, device).map_err(|what| Error::format(path, format!("{name}: {what}")))? {
+            tensors.insert(name.to_string(), tensor);
+        }
+    }
+    Ok(Contents { tensors, metadata: header.metadata().clone().unwrap_or_default() })
+}
+
+/// `None` for integers, which are buffers rather than weights.
+fn to_tensor(view: &TensorView, device: &Device) -> std::result::Result<Option<Tensor>, String> {
+    let (bytes, sizes) = (view.data(), view.shape());
+    let f32_of = |values: Vec<f32>| Some(Tensor::new(&values, sizes, device));
+    Ok(match view.dtype() {
+        Dtype::F32 => f32_of(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
+        Dtype::F16 => f32_of(bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect()),
+        Dtype::BF16 => f32_of(bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect()),
+        Dtype::F64 => {
+            let values: Vec<f64> = bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
+            Some(Tensor::from_f64(&values, sizes, device))
+        }
+        Dtype::BOOL | Dtype::U8 | Dtype::I8 | Dtype::I16 | Dtype::U16 | Dtype::I32 | Dtype::U32 | Dtype::I64 | Dtype::U64 => None,
+        other => return Err(format!("type {other:?} is not supported; expected F64, F32, F16 or BF16")),
+    })
+}
+
+/// Writes tensors to a file: f64 from the reference device, f32 from others. The file appears whole,
+/// under its name, or the one that was there stays.
+///
+/// **Errors** when the file cannot be written.
+pub fn write(
+    path: impl AsRef<Path>,
+    tensors: &BTreeMap<String, Tensor>,
+    metadata: HashMap<String, String>,
+) -> Result<()> {
+    let path = path.as_ref();
+    let views: Vec<(&String, Stored)> = tensors.iter().map(|(name, tensor)| (name, Stored::new(tensor))).collect();
+    let bytes = safetensors::serialize(views, Some(metadata))
+        .map_err(|error| Error::format(path, format!("cannot be written: {error}")))?;
+    write_whole(path, &bytes)
+}
+
+/// Replaces a file in one step: written beside it, flushed to the disk, then renamed.
+///
+/// **Errors** when the directory cannot be written or is full; the earlier file is then untouched.
+pub fn write_whole(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    let path = path.as_ref();
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".partial");
+    let partial = path.with_file_name(name);
+    let written = std::fs::File::create(&partial)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| std::fs::rename(&partial, path));
+    written.map_err(|error| {
+        // The half-written file is of no use; if even removing it fails, the first error says more.
+        let _ = std::fs::remove_file(&partial);
+        Error::io(path, error)
+    })
+}
+
+/// The bytes of one tensor as the format wants them.
+struct Stored {
+    dtype: Dtype,
+    sizes: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl Stored {
+    fn new(tensor: &Tensor) -> Stored {
+        let (dtype, bytes) = match tensor.device() {
+            Device::Reference => (Dtype::F64, tensor.to_f64().iter().flat_map(|x| x.to_le_bytes()).collect()),
+            _ => (Dtype::F32, tensor.to_vec().iter().flat_map(|x| x.to_le_bytes()).collect()),
+        };
+        Stored { dtype, sizes: tensor.sizes().to_vec(), bytes }
+    }
+}
+
+impl safetensors::View for Stored {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+    fn shape(&self) -> &[usize] {
+        &self.sizes
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// Saves every parameter of a model under its path.
+///
+/// **Errors** when the file cannot be written; an earlier one then stays as it was.
+pub fn save(path: impl AsRef<Path>, model: &dyn Module) -> Result<()> {
+    let tensors = named_params(model).into_iter().map(|(name, param)| (name, param.value().detach())).collect();
+    write(path, &tensors, HashMap::from([("format".into(), "pt".into())]))
+}
+
+/// Loads every parameter of a model by its path; nothing changes unless everything fits.
+///
+/// **Errors** when the file is malformed, or lists all that is missing, unexpected or misshapen.
+pub fn load(path: impl AsRef<Path>, model: &dyn Module) -> Result<()> {
+    let path = path.as_ref();
+    let params = named_params(model);
+    let device = params.first().map_or(Device::Cpu, |(_, param)| param.device());
+    let mut stored = read(path, &device)?.tensors;
+    let mut problems = Vec::new();
+    let mut found = Vec::new();
+    for (name, param) in &params {
+        let Some(tensor) = aliases(name).iter().find_map(|alias| stored.remove(alias)) else {
+            problems.push(format!("missing: {name} {:?}", param.sizes()));
+            continue;
+        };
+        match tensor.sizes() == param.sizes() {
+            true => found.push((param, tensor)),
+            false => {
+                let (found, expected) = (tensor.sizes(), param.sizes());
+                problems.push(format!("misshapen: {name} is {found:?} in the file, {expected:?} in the model"));
+            }
+        }
+    }
+    problems.extend(stored.iter().map(|(name, tensor)| format!("unexpected: {name} {:?}", tensor.sizes())));
+    if !problems.is_empty() {
+        return Err(Error::Names(format!("{}:\n  {}", path.display(), problems.join("\n  "))));
+    }
+    found.iter().for_each(|(param, tensor)| param.set(tensor));
+    Ok(())
+}
+
+/// The names under which a parameter may stand in a file, the likeliest first.
+fn aliases(name: &str) -> Vec<String> {
+    let mut names = vec![name.to_string()];
+    names.push(match name.strip_prefix("bert.") {
+        Some(bare) => bare.to_string(),
+        None => format!("bert.{name}"),
+    });
+    let older: Vec<String> = names
+        .iter()
+        .filter(|name| name.contains("LayerNorm"))
+        .map(|name| name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"))
+        .collect();
+    names.extend(older);
+    names
+}

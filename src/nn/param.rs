@@ -1,0 +1,95 @@
+//! Parameters: the only values that change, and then as a whole.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+
+use crate::device::Device;
+use crate::error::refuse;
+use crate::tensor::Tensor;
+
+/// A named place for a tensor that training, loading or merging may replace. Cloning shares it.
+#[derive(Clone)]
+pub struct Param(Arc<Inner>);
+
+struct Inner {
+    id: u64,
+    sizes: Vec<usize>,
+    /// A leaf while the parameter is trainable, without history while it is frozen.
+    value: RwLock<Tensor>,
+}
+
+impl Param {
+    /// A trainable parameter. Its sizes and device never change.
+    pub fn new(value: &Tensor) -> Param {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let value = value.detach().contiguous();
+        Param(Arc::new(Inner { id, sizes: value.sizes().to_vec(), value: RwLock::new(value.tracked()) }))
+    }
+
+    /// The present value: a leaf for gradients if the parameter is trainable.
+    pub fn value(&self) -> Tensor {
+        self.0.value.read().expect("no code panics while it holds a parameter").clone()
+    }
+
+    /// Gives the parameter a new value; whether it is trainable stays.
+    ///
+    /// **Panics** when the sizes or the device differ.
+    #[track_caller]
+    pub fn set(&self, value: &Tensor) {
+        if value.sizes() != self.sizes() || value.device() != self.device() {
+            let (found, device) = (value.sizes(), value.device());
+            refuse("Param::set", format_args!("{found:?} on {device} to {:?} on {}", self.sizes(), self.device()));
+        }
+        self.replace(value.detach().contiguous(), self.is_trainable());
+    }
+
+    /// Takes part in training from now on.
+    pub fn unfreeze(&self) {
+        if !self.is_trainable() {
+            self.replace(self.value(), true);
+        }
+    }
+
+    /// Stays as it is from now on, and costs no gradient work.
+    pub fn freeze(&self) {
+        self.replace(self.value().detach(), false);
+    }
+
+    fn replace(&self, value: Tensor, trainable: bool) {
+        let value = if trainable { value.tracked() } else { value };
+        *self.0.value.write().expect("no code panics while it holds a parameter") = value;
+    }
+
+    /// Whether training changes it.
+    pub fn is_trainable(&self) -> bool {
+        self.value().is_tracked()
+    }
+
+    /// The size of each axis.
+    pub fn sizes(&self) -> &[usize] {
+        &self.0.sizes
+    }
+
+    /// The number of elements.
+    pub fn count(&self) -> usize {
+        self.0.sizes.iter().product()
+    }
+
+    /// Where it lives.
+    pub fn device(&self) -> Device {
+        self.value().device()
+    }
+
+    /// Tells parameters apart; clones share it.
+    pub fn id(&self) -> u64 {
+        self.0.id
+    }
+}
+
+impl fmt::Debug for Param {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Param #{} {:?}", self.id(), self.sizes())
+    }
+}
