@@ -1,0 +1,228 @@
+//! Tests of `math.rs`: errors against `f64` in units in the last place, special values, and equal bits
+//! at every vector width.
+
+use super::*;
+
+/// Functions under test: name, the `f32` version, the `f64` reference, allowed ulp.
+type Row = (&'static str, fn(f32) -> f32, fn(f64) -> f64, f64);
+
+const ROWS: [Row; 9] = [
+    ("exp", |x| exp(x), f64::exp, 1.1),
+    ("exp_m1", |x| exp_m1(x), f64::exp_m1, 1.8),
+    ("ln", |x| ln(x), f64::ln, 0.9),
+    ("ln_1p", |x| ln_1p(x), f64::ln_1p, 1.5),
+    ("tanh", |x| tanh(x), f64::tanh, 1.6),
+    ("sigmoid", |x| sigmoid(x), |x| 1.0 / (1.0 + (-x).exp()), 1.9),
+    ("erf", |x| erf(x), erf_f64, 1.8),
+    ("sin", |x| sin(x), f64::sin, 1.7),
+    ("cos", |x| cos(x), f64::cos, 1.7),
+];
+
+/// Distance from the exact value in units in the last place of the exact
+/// value's binade (subnormal results count in the subnormal spacing).
+fn ulp_error(actual: f32, exact: f64) -> f64 {
+    let rounded = exact as f32;
+    if actual.is_nan() || rounded.is_nan() {
+        return if actual.is_nan() && rounded.is_nan() { 0.0 } else { f64::INFINITY };
+    }
+    if actual.is_infinite() || rounded.is_infinite() {
+        // Allow for a result within the last half ulp of overflow.
+        let near_limit = exact.abs() > f64::from(f32::MAX) * (1.0 - 1e-7);
+        let same_sign = f64::from(actual) * exact > 0.0;
+        let agree = actual == rounded || near_limit && same_sign && actual.abs() > 3.4e38;
+        return if agree { 0.0 } else { f64::INFINITY };
+    }
+    let exponent = ((exact.to_bits() >> 52) & 0x7ff) as i32 - 1023;
+    let spacing = 2.0_f64.powi(exponent.max(-126) - 23);
+    (f64::from(actual) - exact).abs() / spacing
+}
+
+/// Largest error over every `stride`-th bit pattern, and where it occurs.
+fn largest_error(row: &Row, stride: usize) -> (f64, f32) {
+    let (name, function, reference, _) = *row;
+    let trigonometric = name == "sin" || name == "cos";
+    let mut worst = (0.0, 0.0);
+    for bits in (0..=u32::MAX).step_by(stride) {
+        let x = f32::from_bits(bits);
+        if trigonometric && x.abs() > TRIGONOMETRIC_LIMIT {
+            continue;
+        }
+        let error = ulp_error(function(x), reference(f64::from(x)));
+        if error > worst.0 {
+            worst = (error, x);
+        }
+    }
+    worst
+}
+
+#[test]
+fn errors_stay_within_bounds() {
+    // A prime stride visits every exponent and both signs.
+    let stride = if cfg!(debug_assertions) { 49_999 } else { 4_999 };
+    for row in &ROWS {
+        let (error, at) = largest_error(row, stride);
+        println!("{:8} {error:.3} ulp at {at:e}", row.0);
+        assert!(error <= row.3, "{}: {error} ulp at {at:e}", row.0);
+    }
+}
+
+/// Every bit pattern takes some twenty minutes, every n-th with `MATH_STRIDE=n`:
+/// `cargo test --release exhaustive -- --ignored --nocapture`.
+#[test]
+#[ignore = "visits every f32 bit pattern"]
+fn exhaustive() {
+    let stride = std::env::var("MATH_STRIDE").map_or(1, |text| text.parse().unwrap());
+    for row in &ROWS {
+        let (error, at) = largest_error(row, stride);
+        println!("{:8} {error:.3} ulp at {at:e}", row.0);
+        assert!(error <= row.3, "{}: {error} ulp at {at:e}", row.0);
+    }
+}
+
+#[test]
+fn special_cases() {
+    let infinity = f32::INFINITY;
+    for (name, function, _, _) in ROWS {
+        assert!(function(f32::NAN).is_nan(), "{name} of NaN");
+        assert!(function(-f32::NAN).is_nan(), "{name} of -NaN");
+    }
+    let cases: [(&str, f32, f32); 27] = [
+        ("exp(0)", exp(0.0), 1.0),
+        ("exp(-inf)", exp(-infinity), 0.0),
+        ("exp(inf)", exp(infinity), infinity),
+        ("exp(89)", exp(89.0), infinity),
+        ("exp(-104)", exp(-104.0), 0.0),
+        ("exp_m1(-0)", exp_m1(-0.0), -0.0),
+        ("exp_m1(-inf)", exp_m1(-infinity), -1.0),
+        ("exp_m1(inf)", exp_m1(infinity), infinity),
+        ("ln(1)", ln(1.0), 0.0),
+        ("ln(0)", ln(0.0), -infinity),
+        ("ln(-0)", ln(-0.0), -infinity),
+        ("ln(inf)", ln(infinity), infinity),
+        ("ln_1p(-0)", ln_1p(-0.0), -0.0),
+        ("ln_1p(-1)", ln_1p(-1.0), -infinity),
+        ("ln_1p(inf)", ln_1p(infinity), infinity),
+        ("tanh(-0)", tanh(-0.0), -0.0),
+        ("tanh(inf)", tanh(infinity), 1.0),
+        ("tanh(-inf)", tanh(-infinity), -1.0),
+        ("sigmoid(0)", sigmoid(0.0), 0.5),
+        ("sigmoid(inf)", sigmoid(infinity), 1.0),
+        ("sigmoid(-inf)", sigmoid(-infinity), 0.0),
+        ("erf(-0)", erf(-0.0), -0.0),
+        ("erf(inf)", erf(infinity), 1.0),
+        ("erf(-inf)", erf(-infinity), -1.0),
+        ("sin(-0)", sin(-0.0), -0.0),
+        ("cos(0)", cos(0.0), 1.0),
+        ("sin(2^-149)", sin(1e-45), 1e-45),
+    ];
+    for (name, actual, expected) in cases {
+        assert_eq!(actual.to_bits(), expected.to_bits(), "{name}: {actual:e}");
+    }
+    for nan in [ln(-1.0), ln(-infinity), ln(-1e-45), ln_1p(-1.5), sin(infinity), cos(-infinity)] {
+        assert!(nan.is_nan());
+    }
+}
+
+#[test]
+fn bounded_functions_stay_bounded() {
+    for bits in (0..=u32::MAX).step_by(49_999) {
+        let x = f32::from_bits(bits);
+        for value in [tanh(x), erf(x), sin(x), cos(x), 2.0 * sigmoid(x) - 1.0] {
+            assert!(value.is_nan() || value.abs() <= 1.0, "{x:e}: {value:e}");
+        }
+    }
+}
+
+#[test]
+fn erf_f64_matches_known_values() {
+    // From 40-digit arithmetic (mpmath).
+    let known: [(f64, f64); 29] = [
+        (1e-300, 1.1283791670955126e-300),
+        (1e-20, 1.1283791670955125e-20),
+        (1e-05, 1.1283791670579e-05),
+        (0.1, 0.1124629160182849),
+        (0.249999, 0.27632533015384253),
+        (0.25, 0.27632639016823696),
+        (0.3, 0.3286267594591274),
+        (0.5, 0.5204998778130465),
+        (0.7, 0.6778011938374184),
+        (0.75, 0.7111556336535151),
+        (0.9, 0.7969082124228322),
+        (1.0, 0.8427007929497149),
+        (1.2, 0.9103139782296353),
+        (1.25, 0.9229001282564583),
+        (1.3, 0.9340079449406524),
+        (1.6, 0.976348383344644),
+        (1.75, 0.9866716712191824),
+        (1.9, 0.9927904292352575),
+        (2.2, 0.9981371537020182),
+        (2.25, 0.9985372834133188),
+        (2.6, 0.9997639655834707),
+        (2.75, 0.9998993780778803),
+        (3.3, 0.9999969422902035),
+        (4.1, 0.9999999932999724),
+        (4.7, 0.9999999999700474),
+        (5.2, 0.9999999999998075),
+        (5.75, 0.9999999999999996),
+        (5.9, 0.9999999999999999),
+        (6.1, 1.0),
+    ];
+    for (x, expected) in known {
+        let error = (erf_f64(x) - expected).abs();
+        assert!(error <= 2.3e-16, "erf({x}): error {error:e}");
+        assert_eq!(erf_f64(-x), -erf_f64(x));
+    }
+    assert_eq!(erf_f64(f64::INFINITY), 1.0);
+    assert_eq!(erf_f64(f64::NEG_INFINITY), -1.0);
+    assert!(erf_f64(f64::NAN).is_nan());
+}
+
+/// Every vector width must give the same bits, as nothing is fused.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn vector_widths_agree() {
+    macro_rules! check {
+        ($($name:ident),*) => {$({
+            #[inline(always)]
+            fn map(input: &[f32], output: &mut [f32]) {
+                for (out, x) in output.iter_mut().zip(input) {
+                    *out = $name(*x);
+                }
+            }
+            #[target_feature(enable = "avx2,fma")]
+            fn with_avx2(input: &[f32], output: &mut [f32]) {
+                map(input, output);
+            }
+            #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
+            fn with_avx512(input: &[f32], output: &mut [f32]) {
+                map(input, output);
+            }
+            let input: Vec<f32> =
+                (0..=u32::MAX).step_by(99_991).map(f32::from_bits).collect();
+            let mut expected = vec![0.0; input.len()];
+            let mut actual = vec![0.0; input.len()];
+            map(&input, &mut expected);
+            let same = |actual: &[f32]| {
+                actual.iter().zip(&expected).all(|(left, right)| {
+                    left.to_bits() == right.to_bits() || left.is_nan() && right.is_nan()
+                })
+            };
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                // SAFETY: the features were detected.
+                unsafe { with_avx2(&input, &mut actual) };
+                assert!(same(&actual), "{} with AVX2", stringify!($name));
+            }
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("fma")
+            {
+                // SAFETY: the features were detected.
+                unsafe { with_avx512(&input, &mut actual) };
+                assert!(same(&actual), "{} with AVX-512", stringify!($name));
+            }
+        })*};
+    }
+    check!(exp, exp_m1, ln, ln_1p, tanh, sigmoid, erf, sin, cos);
+}
