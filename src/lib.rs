@@ -25,14 +25,17 @@
 #![warn(missing_docs)]
 #![deny(unsafe_code)]
 
+pub mod adapters;
 pub mod device;
 pub mod error;
 pub mod expr;
 pub mod layout;
 pub mod nn;
 pub mod ops;
+pub mod optim;
 pub mod rng;
 pub mod tensor;
+pub mod train;
 
 pub use device::Device;
 pub use device::array::Ids;

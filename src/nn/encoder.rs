@@ -72,7 +72,10 @@ impl EncoderConfig {
         let value: serde_json::Value =
             serde_json::from_str(&text).map_err(|error| Error::format(&path, error.to_string()))?;
         if let Some(kind) = value.get("model_type").filter(|kind| *kind != "bert") {
-            return Err(Error::format(&path, format!("model_type {kind} is not implemented; expected \"bert\"")));
+            return Err(Error::format(
+                &path,
+                format!("model_type {kind} is not implemented; expected \"bert\""),
+            ));
         }
         if let Some(kind) = value.get("position_embedding_type").filter(|kind| *kind != "absolute") {
             return Err(Error::format(&path, format!("position_embedding_type {kind} is not implemented")));
@@ -101,7 +104,9 @@ impl EncoderConfig {
         }
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             let (hidden, heads) = (self.hidden_size, self.num_attention_heads);
-            return Err(Error::Config(format!("num_attention_heads {heads} does not divide hidden_size {hidden}")));
+            return Err(Error::Config(format!(
+                "num_attention_heads {heads} does not divide hidden_size {hidden}"
+            )));
         }
         for (name, value) in [
             ("hidden_dropout_prob", self.hidden_dropout_prob),
@@ -115,7 +120,10 @@ impl EncoderConfig {
             return Err(Error::Config(format!("layer_norm_eps is {}", self.layer_norm_eps)));
         }
         if self.pad_token_id as usize >= self.vocab_size {
-            return Err(Error::Config(format!("pad_token_id {} is outside the vocabulary", self.pad_token_id)));
+            return Err(Error::Config(format!(
+                "pad_token_id {} is outside the vocabulary",
+                self.pad_token_id
+            )));
         }
         Ok(())
     }
@@ -183,7 +191,8 @@ struct Layer {
 
 impl Layer {
     fn new(config: &EncoderConfig, rng: &mut Rng, device: &Device) -> Layer {
-        let (width, hidden, deviation) = (config.hidden_size, config.intermediate_size, config.initializer_range);
+        let (width, hidden, deviation) =
+            (config.hidden_size, config.intermediate_size, config.initializer_range);
         let mut linear = |inputs, outputs| Linear::new(inputs, outputs, deviation, rng, device);
         let attention = SelfAttention {
             query: linear(width, width),
@@ -200,7 +209,14 @@ impl Layer {
             names: ["intermediate.dense", "output.dense"],
         };
         let [attention_norm, norm] = [(); 2].map(|()| LayerNorm::new(width, config.layer_norm_eps, device));
-        Layer { attention, projection, attention_norm, feed_forward, norm, dropout: config.hidden_dropout_prob }
+        Layer {
+            attention,
+            projection,
+            attention_norm,
+            feed_forward,
+            norm,
+            dropout: config.hidden_dropout_prob,
+        }
     }
 
     /// `[batch, time, width] -> [batch, time, width]`
@@ -273,15 +289,22 @@ impl Encoder {
         let lengths: Vec<usize> = sequences.iter().map(Vec::len).collect();
         let time = lengths.iter().copied().max().unwrap_or(0);
         if lengths.iter().any(|&length| length == 0) || lengths.is_empty() {
-            return Err(Error::Ids(format!("{} sequences, of which one is empty or none exists", lengths.len())));
+            return Err(Error::Ids(format!(
+                "{} sequences, of which one is empty or none exists",
+                lengths.len()
+            )));
         }
         if time > self.config.max_position_embeddings {
             let limit = self.config.max_position_embeddings;
-            return Err(Error::Ids(format!("a sequence of {time} tokens, but the model has {limit} positions; cut it")));
+            return Err(Error::Ids(format!(
+                "a sequence of {time} tokens, but the model has {limit} positions; cut it"
+            )));
         }
         let sizes = [sequences.len(), time];
         let padded = |rows: &[Vec<u32>], fill: u32| -> Vec<u32> {
-            rows.iter().flat_map(|row| row.iter().copied().chain(std::iter::repeat(fill)).take(time)).collect()
+            rows.iter()
+                .flat_map(|row| row.iter().copied().chain(std::iter::repeat(fill)).take(time))
+                .collect()
         };
         let ids = Ids::new(padded(sequences, self.config.pad_token_id), sizes, self.config.vocab_size)?;
         if types.is_some_and(|types| types.iter().map(Vec::len).ne(lengths.iter().copied())) {
@@ -305,7 +328,8 @@ impl Encoder {
     #[track_caller]
     pub fn hidden_states(&self, batch: &TokenBatch) -> Vec<Tensor> {
         let first = self.embeddings.forward(batch);
-        let mask = Mask::lengths(&batch.lengths, batch.time(), &first.device()).expect("a batch has valid lengths");
+        let mask =
+            Mask::lengths(&batch.lengths, batch.time(), &first.device()).expect("a batch has valid lengths");
         let mut states = vec![first];
         for layer in &self.layers {
             states.push(layer.forward(&states[states.len() - 1], &mask));
@@ -326,7 +350,9 @@ impl Encoder {
         let shares: Vec<f32> = batch
             .lengths
             .iter()
-            .flat_map(|&length| (0..batch.time()).map(move |at| if at < length { 1.0 / length as f32 } else { 0.0 }))
+            .flat_map(|&length| {
+                (0..batch.time()).map(move |at| if at < length { 1.0 / length as f32 } else { 0.0 })
+            })
             .collect();
         let shares = Tensor::new(&shares, [batch.batch(), 1, batch.time()], &hidden.device());
         shares.matmul(&hidden).squeeze(1).normalize(-1, 1e-12)

@@ -13,6 +13,7 @@ use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::module::{Module, named_params};
+use super::param::Param;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -36,7 +37,9 @@ pub fn read(path: impl AsRef<Path>, device: &Device) -> Result<Contents> {
     let file = SafeTensors::deserialize(&bytes).map_err(malformed)?;
     let mut tensors = BTreeMap::new();
     for (name, view) in file.iter() {
-        if let Some(tensor) = to_tensor(&view, device).map_err(|what| Error::format(path, format!("{name}: {what}")))? {
+        if let Some(tensor) =
+            to_tensor(&view, device).map_err(|what| Error::format(path, format!("{name}: {what}")))?
+        {
             tensors.insert(name.to_string(), tensor);
         }
     }
@@ -55,7 +58,15 @@ fn to_tensor(view: &TensorView, device: &Device) -> std::result::Result<Option<T
             let values: Vec<f64> = bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
             Some(Tensor::from_f64(&values, sizes, device))
         }
-        Dtype::BOOL | Dtype::U8 | Dtype::I8 | Dtype::I16 | Dtype::U16 | Dtype::I32 | Dtype::U32 | Dtype::I64 | Dtype::U64 => None,
+        Dtype::BOOL
+        | Dtype::U8
+        | Dtype::I8
+        | Dtype::I16
+        | Dtype::U16
+        | Dtype::I32
+        | Dtype::U32
+        | Dtype::I64
+        | Dtype::U64 => None,
         other => return Err(format!("type {other:?} is not supported; expected F64, F32, F16 or BF16")),
     })
 }
@@ -70,7 +81,8 @@ pub fn write(
     metadata: HashMap<String, String>,
 ) -> Result<()> {
     let path = path.as_ref();
-    let views: Vec<(&String, Stored)> = tensors.iter().map(|(name, tensor)| (name, Stored::new(tensor))).collect();
+    let views: Vec<(&String, Stored)> =
+        tensors.iter().map(|(name, tensor)| (name, Stored::new(tensor))).collect();
     let bytes = safetensors::serialize(views, Some(metadata))
         .map_err(|error| Error::format(path, format!("cannot be written: {error}")))?;
     write_whole(path, &bytes)
@@ -130,7 +142,8 @@ impl safetensors::View for Stored {
 ///
 /// **Errors** when the file cannot be written; an earlier one then stays as it was.
 pub fn save(path: impl AsRef<Path>, model: &dyn Module) -> Result<()> {
-    let tensors = named_params(model).into_iter().map(|(name, param)| (name, param.value().detach())).collect();
+    let tensors =
+        named_params(model).into_iter().map(|(name, param)| (name, param.value().detach())).collect();
     write(path, &tensors, HashMap::from([("format".into(), "pt".into())]))
 }
 
@@ -141,10 +154,20 @@ pub fn load(path: impl AsRef<Path>, model: &dyn Module) -> Result<()> {
     let path = path.as_ref();
     let params = named_params(model);
     let device = params.first().map_or(Device::Cpu, |(_, param)| param.device());
-    let mut stored = read(path, &device)?.tensors;
+    assign(path, &params, &mut read(path, &device)?.tensors)
+}
+
+/// Gives each parameter the tensor of its name, once all are there and fit and none is left over.
+///
+/// **Errors** list all that is missing, unexpected or misshapen; no parameter has then changed.
+pub(crate) fn assign(
+    path: &Path,
+    params: &[(String, Param)],
+    stored: &mut BTreeMap<String, Tensor>,
+) -> Result<()> {
     let mut problems = Vec::new();
     let mut found = Vec::new();
-    for (name, param) in &params {
+    for (name, param) in params {
         let Some(tensor) = aliases(name).iter().find_map(|alias| stored.remove(alias)) else {
             problems.push(format!("missing: {name} {:?}", param.sizes()));
             continue;
@@ -153,7 +176,8 @@ pub fn load(path: impl AsRef<Path>, model: &dyn Module) -> Result<()> {
             true => found.push((param, tensor)),
             false => {
                 let (found, expected) = (tensor.sizes(), param.sizes());
-                problems.push(format!("misshapen: {name} is {found:?} in the file, {expected:?} in the model"));
+                problems
+                    .push(format!("misshapen: {name} is {found:?} in the file, {expected:?} in the model"));
             }
         }
     }
@@ -175,7 +199,9 @@ fn aliases(name: &str) -> Vec<String> {
     let older: Vec<String> = names
         .iter()
         .filter(|name| name.contains("LayerNorm"))
-        .map(|name| name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"))
+        .map(|name| {
+            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+        })
         .collect();
     names.extend(older);
     names

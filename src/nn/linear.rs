@@ -119,6 +119,14 @@ impl Linear {
         Ok(())
     }
 
+    /// The adapter in the socket, if there is one.
+    pub fn adapter(&self) -> Option<Arc<dyn Adapter>> {
+        match &*self.slot() {
+            Slot::Plain => None,
+            Slot::Adapted(adapter) | Slot::Merged(adapter, _) => Some(adapter.clone()),
+        }
+    }
+
     /// Takes the adapter out of the socket and gives it back.
     pub fn detach(&self) -> Option<Arc<dyn Adapter>> {
         self.change(|slot| match slot {
@@ -133,7 +141,8 @@ impl Linear {
         self.change(|slot| match slot {
             Slot::Adapted(adapter) => {
                 let merged = crate::inference(|| adapter.adapt(&base));
-                let merged = Weights { weight: merged.weight.detach(), bias: merged.bias.map(|b| b.detach()) };
+                let merged =
+                    Weights { weight: merged.weight.detach(), bias: merged.bias.map(|b| b.detach()) };
                 (Slot::Merged(adapter, merged), ())
             }
             other => (other, ()),

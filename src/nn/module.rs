@@ -116,10 +116,14 @@ pub fn unfreeze(model: &dyn Module, pattern: &str) -> Result<usize> {
 fn for_matching(model: &dyn Module, pattern: &str, change: impl Fn(&Param)) -> Result<usize> {
     let compiled = Pattern::new(pattern);
     let all = named_params(model);
-    let matching: Vec<&Param> = all.iter().filter(|(path, _)| compiled.matches(path)).map(|(_, p)| p).collect();
+    let matching: Vec<&Param> =
+        all.iter().filter(|(path, _)| compiled.matches(path)).map(|(_, p)| p).collect();
     if matching.is_empty() {
         let example = all.first().map_or("none", |(path, _)| path);
-        return Err(Error::Names(format!("no parameter fits {pattern:?}; the first of {} is {example}", all.len())));
+        return Err(Error::Names(format!(
+            "no parameter fits {pattern:?}; the first of {} is {example}",
+            all.len()
+        )));
     }
     matching.iter().for_each(|param| change(param));
     Ok(matching.len())

@@ -40,7 +40,10 @@ impl Param {
     pub fn set(&self, value: &Tensor) {
         if value.sizes() != self.sizes() || value.device() != self.device() {
             let (found, device) = (value.sizes(), value.device());
-            refuse("Param::set", format_args!("{found:?} on {device} to {:?} on {}", self.sizes(), self.device()));
+            refuse(
+                "Param::set",
+                format_args!("{found:?} on {device} to {:?} on {}", self.sizes(), self.device()),
+            );
         }
         self.replace(value.detach().contiguous(), self.is_trainable());
     }

@@ -1,0 +1,184 @@
+//! The order of a training step, owned by one function.
+//!
+//! Forward with this step's randomness, penalty, backward, checks, clipping, update, and what the
+//! method does afterwards. Nothing has changed when a step returns an error.
+//! Read next: `checkpoint.rs`.
+
+use crate::adapters::Adapted;
+use crate::error::{Error, Result};
+use crate::nn::{Module, Param, named_params};
+use crate::optim::clip;
+use crate::optim::{Optimizer, Schedule};
+use crate::rng::Rng;
+use crate::tensor::Tensor;
+use crate::tensor::autograd::{Gradients, training};
+
+/// Parameters that share a factor on the learning rate and on the weight decay.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Parameters by path.
+    pub params: Vec<(String, Param)>,
+    /// Multiplies the learning rate.
+    pub rate: f64,
+    /// Multiplies the weight decay.
+    pub decay: f64,
+}
+
+/// What a trainer can train: a plain model, or one with adapters.
+pub trait Trainable {
+    /// The trainable parameters. Asked every step, because methods may grow.
+    fn groups(&self) -> Vec<Group>;
+
+    /// Added to the loss.
+    fn penalty(&self) -> Option<Tensor> {
+        None
+    }
+
+    /// Called after each update with the gradients that made it.
+    fn after_update(&mut self, _gradients: &Gradients, _step: u64) {}
+}
+
+/// A plain model: one group of all parameters that are not frozen.
+impl<M: Module> Trainable for &M {
+    fn groups(&self) -> Vec<Group> {
+        let params = named_params(*self).into_iter().filter(|(_, param)| param.is_trainable()).collect();
+        vec![Group { params, rate: 1.0, decay: 1.0 }]
+    }
+}
+
+impl Trainable for Adapted {
+    fn groups(&self) -> Vec<Group> {
+        vec![Group { params: self.trainable(), rate: 1.0, decay: 1.0 }]
+    }
+
+    fn penalty(&self) -> Option<Tensor> {
+        Adapted::penalty(self)
+    }
+
+    fn after_update(&mut self, gradients: &Gradients, step: u64) {
+        Adapted::after_update(self, gradients, step);
+    }
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// The loss before the update, penalty included.
+    pub loss: f64,
+    /// The learning rate of the update.
+    pub rate: f64,
+    /// The length of all gradients together before clipping; only measured when clipping.
+    pub norm: Option<f64>,
+}
+
+/// Trains what it was given, step by step.
+pub struct Trainer<T: Trainable, O: Optimizer> {
+    /// What is trained.
+    pub subject: T,
+    pub(super) optimizer: O,
+    schedule: Schedule,
+    clip: Option<f64>,
+    seed: u64,
+    pub(super) step: u64,
+}
+
+impl<T: Trainable, O: Optimizer> Trainer<T, O> {
+    /// A trainer at step 0, without clipping, with seed 0.
+    pub fn new(subject: T, optimizer: O, schedule: Schedule) -> Trainer<T, O> {
+        Trainer { subject, optimizer, schedule, clip: None, seed: 0, step: 0 }
+    }
+
+    /// Scales gradients down whenever their common length exceeds `limit`.
+    pub fn clipped(mut self, limit: f64) -> Trainer<T, O> {
+        self.clip = Some(limit);
+        self
+    }
+
+    /// Draws dropout masks from this seed (and the step's number).
+    pub fn seeded(mut self, seed: u64) -> Trainer<T, O> {
+        self.seed = seed;
+        self
+    }
+
+    /// How many steps were done.
+    pub fn steps(&self) -> u64 {
+        self.step
+    }
+
+    /// One step on one loss.
+    ///
+    /// **Errors** when the loss or the gradients are not finite, or a trainable parameter received no
+    /// gradient; nothing has changed then.
+    pub fn step(&mut self, loss: impl FnOnce() -> Tensor) -> Result<Step> {
+        let mut loss = Some(loss);
+        self.step_over(1, |_| (loss.take().expect("called once"))())
+    }
+
+    /// One step on the mean of several losses, each computed and differentiated in turn, so that
+    /// only one history exists at a time (gradient accumulation).
+    ///
+    /// **Errors** as [`Trainer::step`].
+    pub fn step_over(&mut self, parts: usize, mut loss: impl FnMut(usize) -> Tensor) -> Result<Step> {
+        let mut rng = Rng::derived(self.seed, self.step);
+        let mut total = 0.0;
+        let mut gradients = Gradients::default();
+        for part in 0..parts {
+            let mut value = training(rng.next_seed(), || loss(part));
+            if let Some(penalty) = self.subject.penalty() {
+                value = value + penalty;
+            }
+            let number = value.item();
+            if !number.is_finite() {
+                let step = self.step;
+                return Err(Error::NotFinite(format!(
+                    "the loss of step {step} is {number}; lower the learning rate or look at the data"
+                )));
+            }
+            total += number / parts as f64;
+            gradients.add(if parts > 1 {
+                (value * (1.0 / parts as f64)).backward()
+            } else {
+                value.backward()
+            });
+        }
+        let groups = self.subject.groups();
+        check_all_reached(&groups, &gradients)?;
+        let norm = self.clip_gradients(&groups, &mut gradients)?;
+        let rate = self.schedule.rate(self.step);
+        for group in &groups {
+            for (_, param) in &group.params {
+                if let Some(gradient) = gradients.of(&param.value()).cloned() {
+                    self.optimizer.update(param, &gradient, rate * group.rate, group.decay);
+                }
+            }
+        }
+        self.subject.after_update(&gradients, self.step);
+        self.step += 1;
+        Ok(Step { loss: total, rate, norm })
+    }
+
+    fn clip_gradients(&self, groups: &[Group], gradients: &mut Gradients) -> Result<Option<f64>> {
+        let Some(limit) = self.clip else { return Ok(None) };
+        let params: Vec<Param> =
+            groups.iter().flat_map(|group| &group.params).map(|(_, p)| p.clone()).collect();
+        let norm = clip::global_norm(gradients, &params);
+        if !norm.is_finite() {
+            return Err(Error::NotFinite(format!("the gradients of step {} have length {norm}", self.step)));
+        }
+        let factor = clip::factor(norm, limit);
+        if factor < 1.0 {
+            gradients.scale(factor);
+        }
+        Ok(Some(norm))
+    }
+}
+
+/// Silent loss of gradients is the worst mistake a framework can make.
+fn check_all_reached(groups: &[Group], gradients: &Gradients) -> Result<()> {
+    let all = groups.iter().flat_map(|group| &group.params);
+    let missing: Vec<String> = all
+        .filter(|(_, param)| gradients.of(&param.value()).is_none())
+        .map(|(path, _)| path.clone())
+        .collect();
+    if missing.is_empty() { Ok(()) } else { Err(Error::MissingGradient(missing)) }
+}
