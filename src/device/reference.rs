@@ -51,8 +51,9 @@ fn read(x: &Array) -> Vec<f64> {
 
 /// The rows along the last axis.
 fn rows(x: &Array) -> impl Iterator<Item = Vec<f64>> {
-    let width = *x.sizes().last().expect("a row kernel takes at least one axis");
-    let count = x.layout().count() / width.max(1);
+    let (&width, outer) = x.sizes().split_last().expect("a row kernel takes at least one axis");
+    // Rows without elements are rows still: a row kernel may give one number for each.
+    let count: usize = outer.iter().product();
     let values = read(x);
     (0..count).map(move |row| values[row * width..(row + 1) * width].to_vec())
 }

@@ -1,0 +1,129 @@
+//! What several test files share: comparing values, running a test on each device, views of many
+//! kinds, and the table of ops. Read next: `table.rs`.
+
+// Each test file compiles this module for itself and uses a part of it.
+#![allow(dead_code, unused_macros, unused_imports)]
+
+pub mod table;
+
+use engrad::{Device, Rng, Tensor};
+
+/// A module with one test per device, so that results read `name::cpu`.
+macro_rules! test_on {
+    ($name:ident, $device:ident, $body:block, $($test:ident: $value:expr),*) => {
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            fn check($device: &engrad::Device) $body
+
+            $(#[test]
+            fn $test() {
+                check(&$value);
+            })*
+        }
+    };
+}
+pub(crate) use test_on;
+
+/// Makes each function a test per device.
+macro_rules! on_every_device {
+    ($(fn $name:ident($device:ident) $body:block)*) => {$(
+        test_on!($name, $device, $body, reference: engrad::Device::Reference, cpu: engrad::Device::Cpu);
+    )*};
+}
+pub(crate) use on_every_device;
+
+/// Makes each function a test per device that is held to `Reference`.
+macro_rules! on_every_fast_device {
+    ($(fn $name:ident($device:ident) $body:block)*) => {$(
+        test_on!($name, $device, $body, cpu: engrad::Device::Cpu);
+    )*};
+}
+pub(crate) use on_every_fast_device;
+
+/// The largest finite magnitude; 0 when there is none.
+pub fn largest(values: &[f64]) -> f64 {
+    values.iter().filter(|x| x.is_finite()).fold(0.0, |largest, x| largest.max(x.abs()))
+}
+
+/// Whether `found` is `expected` with differences of at most `distance`; NaN equals NaN.
+pub fn compare(found: &[f64], expected: &[f64], distance: f64) -> Result<(), String> {
+    if found.len() != expected.len() {
+        return Err(format!("{} values, expected {}", found.len(), expected.len()));
+    }
+    let near = |a: f64, b: f64| a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= distance;
+    match found.iter().zip(expected).position(|(&a, &b)| !near(a, b)) {
+        None => Ok(()),
+        Some(at) => Err(format!(
+            "element {at} is {:e} and should be {:e}, with {distance:e} allowed",
+            found[at], expected[at]
+        )),
+    }
+}
+
+/// The values of a tensor are those expected, within `tolerance` of their largest magnitude.
+///
+/// **Panics** with the first element that differs.
+#[track_caller]
+pub fn close(found: &Tensor, expected: &[f64], tolerance: f64) {
+    if let Err(what) = compare(&found.to_f64(), expected, tolerance * largest(expected)) {
+        panic!("{what}");
+    }
+}
+
+/// Evenly drawn values in `-2..2`, the same on every device.
+pub fn random(sizes: &[usize], seed: u64, device: &Device) -> Tensor {
+    Tensor::uniform(-2.0, 2.0, sizes, &mut Rng::seeded(seed), device)
+}
+
+/// How the elements of an input lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrangement {
+    /// Row-major.
+    Dense,
+    /// The axes in reverse order.
+    Transposed,
+    /// Every second element along each axis of something larger.
+    Stepped,
+    /// Each axis from its end.
+    Flipped,
+    /// One row repeated along the first of several axes.
+    Broadcast,
+}
+
+impl Arrangement {
+    /// All of them.
+    pub const ALL: [Arrangement; 5] = [
+        Arrangement::Dense,
+        Arrangement::Transposed,
+        Arrangement::Stepped,
+        Arrangement::Flipped,
+        Arrangement::Broadcast,
+    ];
+
+    /// The sizes to store, so that [`Arrangement::view`] has `sizes`.
+    pub fn stored(self, sizes: &[usize]) -> Vec<usize> {
+        match self {
+            Arrangement::Dense | Arrangement::Flipped => sizes.to_vec(),
+            Arrangement::Transposed => sizes.iter().rev().copied().collect(),
+            Arrangement::Stepped => sizes.iter().map(|size| 2 * size + 1).collect(),
+            Arrangement::Broadcast if sizes.len() > 1 => [&[1], &sizes[1..]].concat(),
+            Arrangement::Broadcast => sizes.to_vec(),
+        }
+    }
+
+    /// The view of what was stored; a gradient flows back through it.
+    pub fn view(self, stored: &Tensor, sizes: &[usize]) -> Tensor {
+        let axes = 0..sizes.len() as isize;
+        match self {
+            Arrangement::Dense => stored.clone(),
+            Arrangement::Transposed => stored.permute(&axes.rev().collect::<Vec<_>>()),
+            Arrangement::Stepped => {
+                axes.fold(stored.clone(), |x, axis| x.slice(axis, 1..2 * sizes[axis as usize] + 1, 2))
+            }
+            Arrangement::Flipped => axes.fold(stored.clone(), |x, axis| x.flip(axis)),
+            Arrangement::Broadcast => stored.expand(sizes),
+        }
+    }
+}
