@@ -206,7 +206,8 @@ fn kernels(options: &Options) {
     let x = uniform(3, &[384, 64, 64], 1.0);
     measure_kernel(options, "softmax384x64x64", 8e-9 * x.count() as f64, "GB/s", || x.softmax(-1));
     let x = uniform(4, &[2048, 384], 1.0);
-    let (weight, bias) = (Tensor::ones([384], &Device::Cpu).contiguous(), Tensor::zeros([384], &Device::Cpu).contiguous());
+    let (weight, bias) =
+        (Tensor::ones([384], &Device::Cpu).contiguous(), Tensor::zeros([384], &Device::Cpu).contiguous());
     let norm = || x.layer_norm(Some(&weight), Some(&bias), 1e-5);
     measure_kernel(options, "layernorm2048x384", 8e-9 * x.count() as f64, "GB/s", norm);
     let x = uniform(5, &[2048, 1536], 1.0);
@@ -240,7 +241,8 @@ fn spread(times: &[f64]) -> (f64, f64, f64) {
     let mut sorted = times.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
-    let median = if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 };
+    let median =
+        if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 };
     (median, sorted[0], sorted[sorted.len() - 1])
 }
 

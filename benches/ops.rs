@@ -1,0 +1,226 @@
+//! The op table again, timed: each row's largest case with the rate it reaches, beside what the
+//! machine can do at most, measured in the same run.
+//!
+//! `cargo bench --bench ops [-- FILTER]`; `-- expressions` compares interpreted formulas with
+//! hand-written loops instead (the figures behind the elementwise design, see ARCHITECTURE.md).
+
+#[path = "../tests/common/mod.rs"]
+#[allow(dead_code, unused_macros)]
+mod common;
+
+use std::f32::consts::SQRT_2;
+use std::hint::black_box;
+use std::time::Instant;
+
+use common::table::table;
+use engrad::device::counted;
+use engrad::device::cpu::math;
+use engrad::optim::{AdamW, Optimizer};
+use engrad::{Device, Rng, Tensor, inference, nn::Param};
+use rayon::prelude::*;
+
+fn main() {
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with("--")).unwrap_or_default();
+    if filter == "expressions" {
+        return expressions();
+    }
+    println!("ceiling: copy {:.1} GB/s, multiply-add {:.0} GFLOP/s", copy_bandwidth(), multiply_add_rate());
+    println!("{:28} {:>34} {:>10} {:>10} {:>10}", "op", "sizes", "us", "GB/s", "GFLOP/s");
+    for row in table().iter().filter(|row| row.name.contains(&filter)) {
+        let cases = row.cases();
+        let Some(case) = cases
+            .iter()
+            .max_by_key(|case| case.sizes.iter().map(|s| s.iter().product::<usize>()).sum::<usize>())
+        else {
+            continue;
+        };
+        let inputs = case.stored(&Device::Cpu);
+        let (_, counts) = counted(|| inference(|| case.call(&inputs)));
+        let seconds = inference(|| best_time(|| drop(black_box(case.call(&inputs)))));
+        let bytes: u64 = counts.values().map(|count| count.bytes).sum();
+        let flops: u64 = counts.values().map(|count| count.flops).sum();
+        let (gb, gflop) = (bytes as f64 / seconds / 1e9, flops as f64 / seconds / 1e9);
+        println!(
+            "{:28} {:>34} {:10.1} {gb:10.2} {gflop:10.1}",
+            row.name,
+            format!("{:?}", case.sizes),
+            seconds * 1e6
+        );
+    }
+}
+
+/// The shortest of many runs, in seconds: what the code can do when the machine lets it.
+fn best_time(mut run: impl FnMut()) -> f64 {
+    let begun = Instant::now();
+    let mut best = f64::INFINITY;
+    let mut runs = 0;
+    while runs < 5 || (begun.elapsed().as_secs_f64() < 0.1 && runs < 10_000) {
+        let started = Instant::now();
+        run();
+        best = best.min(started.elapsed().as_secs_f64());
+        runs += 1;
+    }
+    best
+}
+
+/// Bytes read and written per second by a copy far larger than the caches, in GB/s.
+fn copy_bandwidth() -> f64 {
+    let source = vec![1.0f32; 1 << 25];
+    let mut target = vec![0.0f32; 1 << 25];
+    let seconds = best_time(|| {
+        target
+            .par_chunks_mut(1 << 16)
+            .zip(source.par_chunks(1 << 16))
+            .for_each(|(t, s)| t.copy_from_slice(s));
+    });
+    8.0 * source.len() as f64 / seconds / 1e9
+}
+
+/// Multiply-adds that never leave the registers, on every thread, in GFLOP/s.
+fn multiply_add_rate() -> f64 {
+    const ROUNDS: usize = 1 << 20;
+    let threads = rayon::current_num_threads();
+    let seconds = best_time(|| {
+        let sums: Vec<f32> =
+            (0..threads).into_par_iter().map(|_| multiply_add_rounds(black_box(ROUNDS))).collect();
+        black_box(sums);
+    });
+    (threads * ROUNDS * LANES * CHAINS * 2) as f64 / seconds / 1e9
+}
+
+const LANES: usize = 16;
+/// Enough independent chains to hide the latency of one.
+const CHAINS: usize = 12;
+
+fn multiply_add_rounds(rounds: usize) -> f32 {
+    #[inline(always)]
+    fn body(rounds: usize) -> f32 {
+        let factor = [black_box(0.999f32); LANES];
+        let mut chains = [[1.0f32; LANES]; CHAINS];
+        for _ in 0..rounds {
+            for chain in &mut chains {
+                for (x, f) in chain.iter_mut().zip(&factor) {
+                    *x = x.mul_add(*f, *f);
+                }
+            }
+        }
+        chains.iter().flatten().sum()
+    }
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f,fma")]
+        fn avx512(rounds: usize) -> f32 {
+            body(rounds)
+        }
+        #[target_feature(enable = "avx2,fma")]
+        fn avx2(rounds: usize) -> f32 {
+            body(rounds)
+        }
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the processor has just been asked.
+            return unsafe { avx512(rounds) };
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: the processor has just been asked.
+            return unsafe { avx2(rounds) };
+        }
+    }
+    body(rounds)
+}
+
+const PIECE: usize = 1 << 14;
+
+macro_rules! widest {
+    (fn $name:ident($($argument:ident: $type:ty),*) $body:block) => {
+        fn $name($($argument: $type),*) {
+            #[inline(always)]
+            fn body($($argument: $type),*) $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+                fn wide($($argument: $type),*) { body($($argument),*) }
+                if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512dq") {
+                    // SAFETY: the processor has just been asked.
+                    return unsafe { wide($($argument),*) };
+                }
+            }
+            body($($argument),*)
+        }
+    };
+}
+
+widest! {
+    fn add(a: &[f32], b: &[f32], y: &mut [f32]) {
+        y.iter_mut().zip(a).zip(b).for_each(|((y, a), b)| *y = a + b);
+    }
+}
+
+widest! {
+    fn gelu(x: &[f32], y: &mut [f32]) {
+        y.iter_mut().zip(x).for_each(|(y, &x)| *y = x * (0.5 * (math::erf(x * (1.0 / SQRT_2)) + 1.0)));
+    }
+}
+
+widest! {
+    fn adamw(state: [&[f32]; 4], p: &mut [f32], m: &mut [f32], v: &mut [f32]) {
+        for i in 0..p.len() {
+            let g = state[1][i];
+            m[i] = 0.9 * state[2][i] + 0.1 * g;
+            v[i] = 0.999 * state[3][i] + 0.001 * g * g;
+            p[i] = state[0][i] * 0.999_99 - 0.001 * m[i] / (v[i].sqrt() * 31.6 + 1e-8);
+        }
+    }
+}
+
+/// Interpreted formulas against the same arithmetic written by hand.
+fn expressions() {
+    println!(
+        "{:10} {:>10} {:>14} {:>14} {:>7}",
+        "formula", "elements", "expression us", "by hand us", "ratio"
+    );
+    for count in [1 << 10, 1 << 14, 1 << 18, 1 << 22] {
+        let mut rng = Rng::seeded(1);
+        let [a, b] = [(); 2].map(|()| Tensor::uniform(-2.0, 2.0, [count], &mut rng, &Device::Cpu));
+        let values = [a.to_vec(), b.to_vec()];
+        let chunks = |y: &mut [f32], work: &(dyn Fn(usize, &mut [f32]) + Sync)| {
+            y.par_chunks_mut(PIECE).enumerate().for_each(|(i, y)| work(i * PIECE, y));
+        };
+        let mut y = vec![0.0f32; count];
+        let report = |name: &str, expression: f64, hand: f64| {
+            println!(
+                "{name:10} {count:10} {:14.2} {:14.2} {:7.2}",
+                expression * 1e6,
+                hand * 1e6,
+                expression / hand
+            );
+        };
+
+        let expression = inference(|| best_time(|| drop(black_box(&a + &b))));
+        let hand = best_time(|| {
+            chunks(&mut y, &|at, y| add(&values[0][at..at + y.len()], &values[1][at..at + y.len()], y));
+            black_box(&y);
+        });
+        report("add", expression, hand);
+
+        let expression = inference(|| best_time(|| drop(black_box(a.gelu()))));
+        let hand = best_time(|| {
+            chunks(&mut y, &|at, y| gelu(&values[0][at..at + y.len()], y));
+            black_box(&y);
+        });
+        report("gelu", expression, hand);
+
+        let (param, mut optimizer) = (Param::new(&a), AdamW::new(0.01));
+        let expression = best_time(|| optimizer.update(&param, &b, 1e-3, 1.0));
+        let (mut m, mut v) = (vec![0.0f32; count], vec![0.0f32; count]);
+        let zeros = vec![0.0f32; count];
+        let hand = best_time(|| {
+            let pieces = y.par_chunks_mut(PIECE).zip(m.par_chunks_mut(PIECE)).zip(v.par_chunks_mut(PIECE));
+            pieces.enumerate().for_each(|(i, ((p, m), v))| {
+                let range = i * PIECE..i * PIECE + p.len();
+                let state = [&values[0], &values[1], &zeros, &zeros].map(|x| &x[range.clone()]);
+                adamw(state, p, m, v);
+            });
+        });
+        report("adamw", expression, hand);
+    }
+}
