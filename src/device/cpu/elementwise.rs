@@ -134,7 +134,12 @@ fn run_piece(program: &Program, feeds: &[Feed], start: usize, outputs: &mut [&mu
                     None => feeds[i].copy(start + at, target),
                 },
                 Instruction::Random(seed) => random(seed, (start + at) as u32, target),
-                Instruction::Unary(f, a) => unary(f, operand(a), target),
+                Instruction::Unary(f, a) => {
+                    unary(f, operand(a), target);
+                    if matches!(f, Unary::Sin | Unary::Cos) {
+                        turn_far_angles(f, operand(a), target);
+                    }
+                }
                 Instruction::Binary(f, a, b) => binary(f, operand(a), operand(b), target),
                 Instruction::Select(c, a, b) => select(operand(c), operand(a), operand(b), target),
             }
@@ -185,6 +190,17 @@ simd! {
             Unary::Floor => map(x, y, f32::floor),
             Unary::Ceil => map(x, y, f32::ceil),
             Unary::Round => map(x, y, f32::round_ties_even),
+        }
+    }
+}
+
+/// Angles beyond the reach of `math.rs` are rare: they are looked for in one pass, and the library
+/// turns them one by one.
+fn turn_far_angles(f: Unary, x: &[f32], y: &mut [f32]) {
+    let far = |x: &f32| x.abs() > math::TRIGONOMETRIC_LIMIT;
+    if x.iter().fold(false, |any, x| any | far(x)) {
+        for (y, &x) in y.iter_mut().zip(x).filter(|(_, x)| far(x)) {
+            *y = if f == Unary::Sin { x.sin() } else { x.cos() };
         }
     }
 }
