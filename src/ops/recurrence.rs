@@ -31,15 +31,19 @@ impl Tensor {
     /// The sum of the elements up to each one along `axis`.
     #[track_caller]
     pub fn cumsum(&self, axis: isize) -> Tensor {
-        self.along(axis, |x| Tensor::recurrence(&Tensor::ones(x.sizes(), &x.device()), x))
+        self.along("cumsum", axis, |x| Tensor::recurrence(&Tensor::ones(x.sizes(), &x.device()), x))
     }
 
     /// The product of the elements up to each one along `axis`; right also where elements are 0.
     #[track_caller]
     pub fn cumprod(&self, axis: isize) -> Tensor {
-        self.along(axis, |x| {
-            let first = x.narrow(-1, 0, x.size(-1).min(1));
-            Tensor::recurrence(x, &first.pad_axis(-1, 0, x.size(-1).saturating_sub(1), 0.0))
+        self.along("cumprod", axis, |x| {
+            let first = x.size(-1).min(1);
+            let later = x.size(-1) - first;
+            // The first element is where a row starts and no factor: infinity times the 0 before it
+            // would be NaN.
+            let factors = x.narrow(-1, first, later).pad_axis(-1, first, 0, 0.0);
+            Tensor::recurrence(&factors, &x.narrow(-1, 0, first).pad_axis(-1, 0, later, 0.0))
         })
     }
 
@@ -55,8 +59,8 @@ impl Tensor {
     }
 
     #[track_caller]
-    fn along(&self, axis: isize, run: impl Fn(&Tensor) -> Tensor) -> Tensor {
-        let axis = resolve_axis("cumulative", axis, self.ndim()) as isize;
+    fn along(&self, op: &str, axis: isize, run: impl Fn(&Tensor) -> Tensor) -> Tensor {
+        let axis = resolve_axis(op, axis, self.ndim()) as isize;
         match self.ndim() {
             0 => self.clone(),
             _ => run(&self.transpose(axis, -1)).transpose(axis, -1),
