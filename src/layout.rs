@@ -36,6 +36,19 @@ pub fn resolve_axis(op: &str, axis: isize, ndim: usize) -> usize {
     axis.rem_euclid(count) as usize
 }
 
+/// As [`resolve_axis`] for several axes, in their order.
+///
+/// **Panics** when one does not exist.
+#[track_caller]
+pub fn resolve_axes(op: &str, axes: &[isize], ndim: usize) -> Vec<usize> {
+    let mut resolved = Vec::with_capacity(axes.len());
+    // A loop and no closure, so that the panic points at the caller.
+    for &axis in axes {
+        resolved.push(resolve_axis(op, axis, ndim));
+    }
+    resolved
+}
+
 /// The sizes two operands broadcast to, aligned at the last axis; `None` if they do not fit.
 pub fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
     let ndim = a.len().max(b.len());
@@ -139,7 +152,7 @@ impl Layout {
         let mut view = self.clone();
         view.sizes[axis] = stop.saturating_sub(start).div_ceil(step);
         view.strides[axis] *= step as isize;
-        if view.sizes[axis] > 0 {
+        if view.count() > 0 {
             view.offset = (view.offset as isize + start as isize * self.strides[axis]) as usize;
         }
         view

@@ -64,9 +64,10 @@ fn elementwise(program: &Program, inputs: &[&Array], sizes: &[usize]) -> Vec<Vec
     let mut outputs = vec![Vec::with_capacity(count); program.outputs().len()];
     let mut lines = vec![0.0; program.instructions().len()];
     for at in 0..count {
+        let element = |input: usize| inputs[input][at];
         for (line, instruction) in program.instructions().iter().enumerate() {
             lines[line] = match *instruction {
-                Instruction::Input(i) => inputs[i][at],
+                Instruction::Input(input) => element(input),
                 Instruction::Number(value) => value,
                 Instruction::Random(seed) => f64::from(rng::uniform(seed, at as u32)),
                 Instruction::Unary(f, a) => unary(f, lines[a]),

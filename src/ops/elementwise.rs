@@ -37,7 +37,7 @@ pub fn elementwise<const N: usize>(
 #[track_caller]
 fn apply(name: &'static str, inputs: &[&Tensor], program: &Program) -> Tensor {
     let [value] = run_program(name, inputs, program);
-    let edges = (0..inputs.len()).filter(|&i| inputs[i].is_tracked()).map(|i| {
+    let edges = (0..inputs.len()).filter(|&i| inputs[i].is_recorded()).map(|i| {
         let (pull, used) = program.pull(i)?;
         if pull.is_identity() {
             return edge(inputs[i], [], |g, []| g.clone());
@@ -57,10 +57,11 @@ fn apply(name: &'static str, inputs: &[&Tensor], program: &Program) -> Tensor {
 pub(crate) fn run_program<const N: usize>(name: &str, inputs: &[&Tensor], program: &Program) -> [Array; N] {
     let mut sizes = inputs[0].sizes().to_vec();
     for input in &inputs[1..] {
-        sizes = broadcast(&sizes, input.sizes()).unwrap_or_else(|| {
+        let Some(common) = broadcast(&sizes, input.sizes()) else {
             let all: Vec<_> = inputs.iter().map(|x| x.sizes()).collect();
             refuse(name, format_args!("sizes {all:?} do not broadcast"))
-        });
+        };
+        sizes = common;
         if input.device() != inputs[0].device() {
             refuse(name, format_args!("operands on {} and {}", inputs[0].device(), input.device()));
         }

@@ -112,6 +112,11 @@ impl Tensor {
         }
     }
 
+    /// Whether an op on this tensor is recorded: it is tracked, and not in [`inference`].
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.tracked_node().is_some()
+    }
+
     fn tracked_node(&self) -> Option<&Arc<Node>> {
         self.node().filter(|_| RECORDING.get())
     }

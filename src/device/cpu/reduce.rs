@@ -28,8 +28,8 @@ pub fn run(op: Reduction, x: &Array, axes: &[usize], y: &mut [f32]) {
     let width: usize = axes.iter().map(|&axis| x.sizes()[axis]).product();
     let columns = layout.permute(&[axes, &kept[..]].concat());
     if columns.is_contiguous() && y.len() > 1 {
-        let values = super::elements(x);
-        return fold_rows_together(op, values, y);
+        let columns = x.view(columns);
+        return fold_rows_together(op, super::elements(&columns), y);
     }
     let rows = super::contiguous(&x.view(layout.permute(&[&kept[..], axes].concat())));
     let values = super::elements(&rows);
