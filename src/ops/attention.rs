@@ -2,6 +2,7 @@
 //! softmax; scale and mask ride along in the first product.
 
 use crate::error::{Error, Result, refuse};
+use crate::layout::broadcast;
 use crate::tensor::Tensor;
 
 /// Which keys a query may look at.
@@ -80,7 +81,14 @@ impl Mask {
 /// **Panics** when the sizes do not fit.
 #[track_caller]
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: &Mask, scale: f64, dropout: f64) -> Tensor {
-    if q.ndim() < 2 || k.ndim() < 2 || v.ndim() < 2 || q.size(-1) != k.size(-1) || k.size(-2) != v.size(-2) {
+    let fits = || {
+        let batch = |x: &Tensor| x.sizes()[..x.ndim() - 2].to_vec();
+        let queries_and_keys = broadcast(&batch(q), &batch(k));
+        q.size(-1) == k.size(-1)
+            && k.size(-2) == v.size(-2)
+            && queries_and_keys.is_some_and(|sizes| broadcast(&sizes, &batch(v)).is_some())
+    };
+    if q.ndim() < 2 || k.ndim() < 2 || v.ndim() < 2 || !fits() {
         refuse("attention", format_args!("q {:?}, k {:?}, v {:?}", q.sizes(), k.sizes(), v.sizes()));
     }
     let scores = match mask.scores(q.size(-2), k.size(-2), &q.device()) {

@@ -1,5 +1,7 @@
 //! Einstein sums of two operands, as one batched matrix product.
 
+use std::collections::BTreeMap;
+
 use crate::error::refuse;
 use crate::tensor::Tensor;
 
@@ -22,6 +24,16 @@ impl Tensor {
         };
         let (a, left) = distinct(formula, a, left);
         let (b, right) = distinct(formula, b, right);
+        // A shared letter means one size; an axis of size 1 is repeated.
+        let mut size_of: BTreeMap<char, usize> = left.iter().copied().zip(a.sizes().to_vec()).collect();
+        for (&letter, &size) in right.iter().zip(b.sizes()) {
+            let known = size_of.entry(letter).or_insert(size);
+            if *known == 1 {
+                *known = size;
+            } else if size != 1 && size != *known {
+                refuse("einsum", format_args!("{formula:?} of {:?} and {:?}", a.sizes(), b.sizes()));
+            }
+        }
         // Letters in one operand only and not in the result can be summed at once.
         let (a, left) = summed(a, left, |letter| right.contains(&letter) || output.contains(&letter));
         let (b, right) = summed(b, right, |letter| left.contains(&letter) || output.contains(&letter));
@@ -35,13 +47,7 @@ impl Tensor {
         if output.len() != known.len() || output.iter().any(|c| !known.contains(c)) {
             refuse("einsum", format_args!("{formula:?}: the result names a letter twice or an unknown one"));
         }
-        let size = |letter: &char| {
-            let find = |letters: &[char], x: &Tensor| {
-                letters.iter().position(|c| c == letter).map(|at| x.sizes()[at])
-            };
-            find(&left, &a).into_iter().chain(find(&right, &b)).max().unwrap_or(1)
-        };
-        let sizes = |letters: &[char]| letters.iter().map(size).collect::<Vec<usize>>();
+        let sizes = |letters: &[char]| letters.iter().map(|letter| size_of[letter]).collect::<Vec<usize>>();
         let product = |letters: &[char]| sizes(letters).iter().product::<usize>();
         let arranged = |x: &Tensor, from: &[char], groups: [&[char]; 3]| {
             let order: Vec<isize> = groups
@@ -76,6 +82,9 @@ fn distinct(formula: &str, x: &Tensor, mut letters: Vec<char>) -> (Tensor, Vec<c
         .flat_map(|i| (i + 1..letters.len()).map(move |j| (i, j)))
         .find(|&(i, j)| letters[i] == letters[j])
     {
+        if x.sizes()[first] != x.sizes()[second] {
+            refuse("einsum", format_args!("{formula:?}: one letter for two sizes of {:?}", x.sizes()));
+        }
         x = x.move_axis(second as isize, -1).move_axis(first as isize, -2).diagonal(0);
         let letter = letters[first];
         letters.remove(second);

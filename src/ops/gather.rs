@@ -66,7 +66,11 @@ impl Tensor {
     #[track_caller]
     pub fn index_add(&self, axis: isize, ids: &Ids, source: &Tensor) -> Tensor {
         let at = resolve_axis("index_add", axis, self.ndim());
-        if ids.limit() > self.size(axis) || ids.count() != source.size(axis) {
+        let mut sizes = self.sizes().to_vec();
+        if let Some(size) = sizes.get_mut(at) {
+            *size = ids.count();
+        }
+        if ids.limit() > self.size(axis) || source.sizes() != sizes || self.ndim() == 0 {
             refuse(
                 "index_add",
                 format_args!(

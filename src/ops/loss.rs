@@ -2,6 +2,7 @@
 
 use crate::device::array::Ids;
 use crate::error::refuse;
+use crate::layout::broadcast;
 use crate::ops::elementwise::{elementwise, soft_plus};
 use crate::tensor::Tensor;
 
@@ -47,46 +48,58 @@ impl CrossEntropy {
     #[track_caller]
     pub fn of(&self, logits: &Tensor, targets: &Ids) -> Tensor {
         let losses = logits.cross_entropy_rows(targets);
-        self.reduce(losses, targets, logits, |logits| {
-            // The mean over classes of -log p, weighted by class.
-            let log_p = logits.log_softmax(-1);
-            match &self.class_weights {
-                Some(weights) => -(log_p * weights).sum(-1) / logits.size(-1) as f64,
-                None => -log_p.mean(-1),
-            }
-        })
+        self.reduce("cross_entropy", losses, targets, logits, || logits.log_softmax(-1))
     }
 
-    /// The same for log-probabilities `[n, classes]` (negative log-likelihood); without smoothing.
+    /// The same for log-probabilities `[n, classes]` (negative log-likelihood).
+    ///
+    /// **Panics** when the sizes do not fit.
     #[track_caller]
     pub fn of_log_probabilities(&self, log_p: &Tensor, targets: &Ids) -> Tensor {
-        if log_p.ndim() != 2 || targets.sizes() != &log_p.sizes()[..1] {
-            refuse("nll_loss", format_args!("{:?} and targets {:?}", log_p.sizes(), targets.sizes()));
+        let fits = log_p.ndim() == 2
+            && targets.sizes() == &log_p.sizes()[..1]
+            && targets.limit() <= log_p.sizes()[1];
+        if !fits {
+            let (targets, limit) = (targets.sizes(), targets.limit());
+            refuse("nll_loss", format_args!("{:?} and targets {targets:?} below {limit}", log_p.sizes()));
         }
         let picked = log_p.gather(1, &targets.reshape([targets.count(), 1])).squeeze(1);
-        self.reduce(-picked, targets, log_p, |log_p| -log_p.mean(-1))
+        self.reduce("nll_loss", -picked, targets, log_p, || log_p.clone())
     }
 
+    /// Weights, smooths and reduces the losses of the rows of `scores`; `log_p` gives the
+    /// log-probabilities where smoothing asks for them.
+    #[track_caller]
     fn reduce(
         &self,
+        op: &str,
         losses: Tensor,
         targets: &Ids,
         scores: &Tensor,
-        spread: impl Fn(&Tensor) -> Tensor,
+        log_p: impl Fn() -> Tensor,
     ) -> Tensor {
-        let device = scores.device();
+        let (device, class_count) = (scores.device(), scores.size(-1));
         let counts: Vec<f32> =
             targets.values().iter().map(|&id| if id == Ids::IGNORED { 0.0 } else { 1.0 }).collect();
         let mut weights = Tensor::new(&counts, targets.sizes(), &device);
         let mut total = losses;
         if let Some(classes) = &self.class_weights {
+            if classes.sizes() != [class_count] {
+                let (weights, scores) = (classes.sizes(), scores.sizes());
+                refuse(op, format_args!("class weights of {weights:?} for scores of {scores:?}"));
+            }
             // An ignored target gathers a weight of 0.
             weights = classes.unsqueeze(1).embedding(targets).squeeze(1);
             total = total * &weights;
         }
         if self.label_smoothing > 0.0 {
+            // The mean over classes of -log p, weighted by class.
+            let spread = match &self.class_weights {
+                Some(classes) => -(log_p() * classes).sum(-1) / class_count as f64,
+                None => -log_p().mean(-1),
+            };
             let counted = Tensor::new(&counts, targets.sizes(), &device);
-            total = total * (1.0 - self.label_smoothing) + spread(scores) * counted * self.label_smoothing;
+            total = total * (1.0 - self.label_smoothing) + spread * counted * self.label_smoothing;
         }
         match self.reduction {
             Reduction::Mean => total.sum(..) / weights.sum(..),
@@ -148,6 +161,9 @@ impl Tensor {
     /// least `eps`.
     #[track_caller]
     pub fn cosine_similarity(&self, other: &Tensor, axis: isize, eps: f64) -> Tensor {
+        if broadcast(self.sizes(), other.sizes()).is_none() {
+            refuse("cosine_similarity", format_args!("{:?} and {:?}", self.sizes(), other.sizes()));
+        }
         (self.normalize(axis, eps) * other.normalize(axis, eps)).sum(axis)
     }
 }

@@ -15,10 +15,13 @@ impl Tensor {
     /// and its axis disappears from the result, as in PyTorch.
     #[track_caller]
     pub fn matmul(&self, other: &Tensor) -> Tensor {
+        if self.ndim() == 0 || other.ndim() == 0 {
+            refuse("matmul", format_args!("{:?} · {:?}: a scalar", self.sizes(), other.sizes()));
+        }
+        if self.size(-1) != other.size(if other.ndim() == 1 { -1 } else { -2 }) {
+            refuse("matmul", format_args!("{:?} · {:?}: sizes do not fit", self.sizes(), other.sizes()));
+        }
         match (self.ndim(), other.ndim()) {
-            (0, _) | (_, 0) => {
-                refuse("matmul", format_args!("{:?} · {:?}: a scalar", self.sizes(), other.sizes()))
-            }
             (1, 1) => self.unsqueeze(0).matmul(&other.unsqueeze(1)).reshape([]),
             (1, _) => self.unsqueeze(0).matmul(other).squeeze(-2),
             (_, 1) => self.matmul(&other.unsqueeze(1)).squeeze(-1),
@@ -57,6 +60,9 @@ impl Tensor {
             );
         }
         let sizes = [&self.sizes()[..self.ndim() - 1], &[weight.sizes()[0]]].concat();
+        if let Some(add) = add.filter(|add| broadcast(add.sizes(), &sizes).as_ref() != Some(&sizes)) {
+            refuse("linear", format_args!("{:?} does not broadcast to the product's {sizes:?}", add.sizes()));
+        }
         let rows: usize = sizes[..sizes.len() - 1].iter().product();
         let x = self.reshape([rows, weight.sizes()[1]]);
         let add = add.map(|add| match add.ndim() {
@@ -80,6 +86,9 @@ impl Tensor {
     /// All products of two vectors: `[m]`, `[n] -> [m, n]`.
     #[track_caller]
     pub fn outer(&self, other: &Tensor) -> Tensor {
+        if self.ndim() != 1 || other.ndim() != 1 {
+            refuse("outer", format_args!("{:?} and {:?}: not two vectors", self.sizes(), other.sizes()));
+        }
         self.unsqueeze(-1) * other.unsqueeze(0)
     }
 }

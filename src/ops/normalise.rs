@@ -2,6 +2,7 @@
 
 use crate::device::kernel::Kernel;
 use crate::error::refuse;
+use crate::layout::resolve_axis;
 use crate::ops::elementwise::elementwise;
 use crate::tensor::Tensor;
 use crate::tensor::autograd::edge;
@@ -23,6 +24,7 @@ impl Tensor {
     /// Each row over its Euclidean length, or over `eps` if that is larger.
     #[track_caller]
     pub fn normalize(&self, axis: isize, eps: f64) -> Tensor {
+        let axis = resolve_axis("normalize", axis, self.ndim()) as isize;
         let length = self.norm_keep(axis);
         elementwise("normalize", [self, &length], |[x, length]| x / length.max(eps))
     }
@@ -39,7 +41,8 @@ impl Tensor {
         if self.ndim() == 0 {
             refuse(op, "a scalar has no rows");
         }
-        for part in [weight, bias].into_iter().flatten().filter(|part| part.sizes() != [self.size(-1)]) {
+        let misfit = [weight, bias].into_iter().flatten().find(|part| part.sizes() != [self.size(-1)]);
+        if let Some(part) = misfit {
             refuse(
                 op,
                 format_args!("rows of {:?} with a weight or bias of {:?}", self.sizes(), part.sizes()),

@@ -7,7 +7,7 @@ use std::ops::RangeFull;
 
 use crate::device::kernel::{Kernel, Reduction};
 use crate::error::refuse;
-use crate::layout::resolve_axis;
+use crate::layout::resolve_axes;
 use crate::ops::elementwise::elementwise;
 use crate::tensor::Tensor;
 use crate::tensor::autograd::edge;
@@ -41,7 +41,7 @@ impl<const N: usize> Axes for [isize; N] {
 
 impl Axes for [isize] {
     fn resolve(&self, op: &str, ndim: usize) -> Vec<usize> {
-        let mut axes: Vec<usize> = self.iter().map(|&axis| resolve_axis(op, axis, ndim)).collect();
+        let mut axes = resolve_axes(op, self, ndim);
         axes.sort_unstable();
         if axes.windows(2).any(|pair| pair[0] == pair[1]) {
             refuse(op, format_args!("axes {self:?} name one axis twice"));
@@ -87,9 +87,15 @@ impl Tensor {
     /// **Panics** when there is nothing to choose from.
     #[track_caller]
     pub fn max_keep(&self, axes: impl Axes) -> Tensor {
-        let axes = axes.resolve("max", self.ndim());
+        self.largest("max", axes)
+    }
+
+    /// The largest over `axes`, which keep size 1, on behalf of `op`.
+    #[track_caller]
+    fn largest(&self, op: &'static str, axes: impl Axes) -> Tensor {
+        let axes = axes.resolve(op, self.ndim());
         if axes.iter().any(|&axis| self.sizes()[axis] == 0) {
-            refuse("max", format_args!("nothing to choose from along axes {axes:?} of {:?}", self.sizes()));
+            refuse(op, format_args!("nothing to choose from along axes {axes:?} of {:?}", self.sizes()));
         }
         let [value] = self.device().run(Kernel::Reduce { op: Reduction::Max, x: self.array(), axes: &axes });
         let value = Tensor::constant(value);
@@ -105,15 +111,19 @@ impl Tensor {
     }
 
     /// The smallest over `axes`, which disappear; equal ones share the gradient evenly.
+    ///
+    /// **Panics** when there is nothing to choose from.
     #[track_caller]
     pub fn min(&self, axes: impl Axes) -> Tensor {
-        -(-self).max(axes)
+        self.min_keep(&axes).dropped(&axes)
     }
 
-    /// The smallest over `axes`, which keep size 1.
+    /// The smallest over `axes`, which keep size 1; equal ones share the gradient evenly.
+    ///
+    /// **Panics** when there is nothing to choose from.
     #[track_caller]
     pub fn min_keep(&self, axes: impl Axes) -> Tensor {
-        -(-self).max_keep(axes)
+        -(-self).largest("min", axes)
     }
 
     /// The mean over `axes`, which disappear.
@@ -149,7 +159,8 @@ impl Tensor {
     /// The standard deviation over `axes`, which disappear.
     #[track_caller]
     pub fn std(&self, axes: impl Axes, correction: f64) -> Tensor {
-        self.var(axes, correction).sqrt()
+        let axes = signed(&axes.resolve("std", self.ndim()));
+        self.var(&axes[..], correction).sqrt()
     }
 
     /// `log(sum(exp(x)))` over `axes`, which disappear; nothing overflows.
@@ -182,7 +193,8 @@ impl Tensor {
     /// The Euclidean length over `axes`, which keep size 1; the slope at length 0 is 0.
     #[track_caller]
     pub fn norm_keep(&self, axes: impl Axes) -> Tensor {
-        let squared = self.square().sum_keep(axes);
+        let axes = signed(&axes.resolve("norm", self.ndim()));
+        let squared = self.square().sum_keep(&axes[..]);
         elementwise("norm", [&squared], |[s]| s.equal(0.0).select(0.0, s.sqrt()))
     }
 

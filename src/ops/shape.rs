@@ -8,7 +8,7 @@ use std::ops::Range;
 use crate::device::kernel::Kernel;
 use crate::error::refuse;
 use crate::expr::Program;
-use crate::layout::{Layout, resolve_axis};
+use crate::layout::{Layout, resolve_axes, resolve_axis};
 use crate::ops::elementwise::{elementwise, run_program};
 use crate::tensor::Tensor;
 use crate::tensor::autograd::edge;
@@ -28,8 +28,7 @@ impl Tensor {
     /// The axes in another order: axis `i` of the result is axis `order[i]`.
     #[track_caller]
     pub fn permute(&self, order: &[isize]) -> Tensor {
-        let order: Vec<usize> =
-            order.iter().map(|&axis| resolve_axis("permute", axis, self.ndim())).collect();
+        let order = resolve_axes("permute", order, self.ndim());
         let mut inverse = vec![usize::MAX; self.ndim()];
         order.iter().enumerate().for_each(|(to, &from)| inverse[from] = to);
         if order.len() != self.ndim() || inverse.contains(&usize::MAX) {
@@ -104,6 +103,9 @@ impl Tensor {
     #[track_caller]
     pub fn unflatten(&self, axis: isize, sizes: &[usize]) -> Tensor {
         let axis = resolve_axis("unflatten", axis, self.ndim());
+        if self.ndim() == 0 || sizes.iter().product::<usize>() != self.sizes()[axis] {
+            refuse("unflatten", format_args!("{sizes:?} for axis {axis} of {:?}", self.sizes()));
+        }
         self.reshape([&self.sizes()[..axis], sizes, &self.sizes()[axis + 1..]].concat())
     }
 
@@ -144,16 +146,30 @@ impl Tensor {
     /// **Panics** when the range leaves the axis or the step is 0.
     #[track_caller]
     pub fn slice(&self, axis: isize, range: Range<usize>, step: usize) -> Tensor {
-        let at = resolve_axis("slice", axis, self.ndim());
+        self.cut("slice", axis, range, step)
+    }
+
+    /// The indices `start..start + length` along `axis`.
+    ///
+    /// **Panics** when they leave the axis.
+    #[track_caller]
+    pub fn narrow(&self, axis: isize, start: usize, length: usize) -> Tensor {
+        self.cut("narrow", axis, start..start + length, 1)
+    }
+
+    /// Every `step`-th index of `range` along `axis`, on behalf of `op`.
+    #[track_caller]
+    fn cut(&self, op: &'static str, axis: isize, range: Range<usize>, step: usize) -> Tensor {
+        let at = resolve_axis(op, axis, self.ndim());
         let size = self.size(axis);
         if range.start > range.end || range.end > size || step == 0 || self.ndim() == 0 {
-            refuse("slice", format_args!("{range:?} by {step} along axis {at} of {:?}", self.sizes()));
+            refuse(op, format_args!("{range:?} by {step} along axis {at} of {:?}", self.sizes()));
         }
         if range == (0..size) && step == 1 {
             return self.clone();
         }
         let layout = self.layout().slice(at, range.start, range.end, step);
-        self.view("slice", layout, move |g| g.unslice(at, &range, step, size))
+        self.view(op, layout, move |g| g.unslice(at, &range, step, size))
     }
 
     /// Zeros of `size` along `axis`, with this tensor where [`Tensor::slice`] had taken it from.
@@ -167,12 +183,6 @@ impl Tensor {
         }
         let after = size - range.start - spread.size(axis);
         spread.pad_axis(axis, range.start, after, 0.0)
-    }
-
-    /// The indices `start..start + length` along `axis`.
-    #[track_caller]
-    pub fn narrow(&self, axis: isize, start: usize, length: usize) -> Tensor {
-        self.slice(axis, start..start + length, 1)
     }
 
     /// One index along `axis`, which disappears.
@@ -197,8 +207,13 @@ impl Tensor {
 
     /// The elements whose last two indices differ by `offset`, as a new last axis:
     /// `[.., m, n] -> [.., k]`.
+    ///
+    /// **Panics** when there are fewer than two axes.
     #[track_caller]
     pub fn diagonal(&self, offset: isize) -> Tensor {
+        if self.ndim() < 2 {
+            refuse("diagonal", format_args!("{:?} has no last two axes", self.sizes()));
+        }
         let (m, n) = (self.size(-2), self.size(-1));
         let (row, column) = ((-offset).max(0) as usize, offset.max(0) as usize);
         let count = m.saturating_sub(row).min(n.saturating_sub(column));
@@ -252,10 +267,16 @@ impl Tensor {
     }
 
     /// Tensors of equal sizes along a new axis.
+    ///
+    /// **Panics** when there is none, or when their sizes differ.
     #[track_caller]
     pub fn stack(parts: &[&Tensor], axis: isize) -> Tensor {
+        let Some(first) = parts.first() else { refuse("stack", "no tensors") };
+        let at = resolve_axis("stack", axis, first.ndim() + 1);
+        if let Some(other) = parts.iter().find(|part| part.sizes() != first.sizes()) {
+            refuse("stack", format_args!("{:?} beside {:?}", first.sizes(), other.sizes()));
+        }
         let parts: Vec<Tensor> = parts.iter().map(|part| part.unsqueeze(axis)).collect();
-        let at = parts.first().map_or(0, |part| resolve_axis("stack", axis, part.ndim()));
         Tensor::concat(&parts.iter().collect::<Vec<_>>(), at as isize)
     }
 
@@ -264,8 +285,9 @@ impl Tensor {
     /// **Panics** when they do not add up to its size.
     #[track_caller]
     pub fn split(&self, axis: isize, sizes: &[usize]) -> Vec<Tensor> {
-        if sizes.iter().sum::<usize>() != self.size(axis) {
-            refuse("split", format_args!("{sizes:?} do not add up to axis {axis} of {:?}", self.sizes()));
+        let at = resolve_axis("split", axis, self.ndim());
+        if self.ndim() == 0 || sizes.iter().sum::<usize>() != self.size(axis) {
+            refuse("split", format_args!("{sizes:?} do not add up to axis {at} of {:?}", self.sizes()));
         }
         let mut start = 0;
         let piece = |&size: &usize| {
@@ -278,6 +300,7 @@ impl Tensor {
     /// At most `count` pieces of equal size along `axis`; the last may be smaller.
     #[track_caller]
     pub fn chunk(&self, count: usize, axis: isize) -> Vec<Tensor> {
+        resolve_axis("chunk", axis, self.ndim());
         let size = self.size(axis);
         let piece = size.div_ceil(count.max(1)).max(1);
         let sizes: Vec<usize> =
@@ -289,6 +312,9 @@ impl Tensor {
     #[track_caller]
     pub fn pad_axis(&self, axis: isize, before: usize, after: usize, value: f64) -> Tensor {
         let at = resolve_axis("pad", axis, self.ndim());
+        if self.ndim() == 0 {
+            refuse("pad", "[] has no axis to pad");
+        }
         let border = |size: usize| {
             let mut sizes = self.sizes().to_vec();
             sizes[at] = size;
@@ -332,6 +358,7 @@ impl Tensor {
     /// The elements moved by `shift` places along `axis`; what leaves at one end enters at the other.
     #[track_caller]
     pub fn roll(&self, shift: isize, axis: isize) -> Tensor {
+        resolve_axis("roll", axis, self.ndim());
         let size = self.size(axis);
         if size == 0 || self.ndim() == 0 {
             return self.clone();

@@ -30,6 +30,7 @@ impl Tensor {
     /// `x - log(sum(exp(x)))` along `axis`.
     #[track_caller]
     pub fn log_softmax(&self, axis: isize) -> Tensor {
+        let axis = resolve_axis("log_softmax", axis, self.ndim()) as isize;
         let log_sum = self.logsumexp_keep(axis);
         elementwise("log_softmax", [self, &log_sum], |[x, log_sum]| x - log_sum)
     }

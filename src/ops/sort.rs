@@ -16,21 +16,27 @@ impl Tensor {
     /// **Panics** when there is nothing to choose from.
     #[track_caller]
     pub fn argmax(&self, axis: isize) -> Ids {
-        let at = resolve_axis("argmax", axis, self.ndim());
+        self.first_largest("argmax", axis)
+    }
+
+    /// The first position of the largest element along `axis`, on behalf of `op`.
+    #[track_caller]
+    fn first_largest(&self, op: &str, axis: isize) -> Ids {
+        let at = resolve_axis(op, axis, self.ndim());
         if self.size(axis) == 0 {
-            refuse("argmax", format_args!("nothing to choose from along axis {at} of {:?}", self.sizes()));
+            refuse(op, format_args!("nothing to choose from along axis {at} of {:?}", self.sizes()));
         }
         let rows = if self.ndim() == 0 { self.reshape([1]) } else { self.move_axis(at as isize, -1) };
         let [positions] = self.device().run(Kernel::ArgMax { x: rows.array() });
         positions_as_ids(&positions, rows.size(-1))
     }
 
-    /// The first position of the smallest element along `axis`, which disappears.
+    /// The first position of the smallest element along `axis`, which disappears. NaN is smallest.
     ///
     /// **Panics** when there is nothing to choose from.
     #[track_caller]
     pub fn argmin(&self, axis: isize) -> Ids {
-        (-self.detach()).argmax(axis)
+        (-self.detach()).first_largest("argmin", axis)
     }
 
     /// The positions that sort along `axis`; equal elements keep their order. NaN is largest.
@@ -49,6 +55,7 @@ impl Tensor {
     /// The elements in order along `axis`, and where they were.
     #[track_caller]
     pub fn sort(&self, axis: isize, descending: bool) -> (Tensor, Ids) {
+        let axis = resolve_axis("sort", axis, self.ndim()) as isize;
         let order = self.argsort(axis, descending);
         (self.pick(axis, &order), order)
     }
@@ -58,11 +65,11 @@ impl Tensor {
     /// **Panics** when there are fewer than `k`.
     #[track_caller]
     pub fn topk(&self, k: usize, axis: isize, largest: bool) -> (Tensor, Ids) {
+        let at = resolve_axis("topk", axis, self.ndim());
         if k > self.size(axis) {
-            refuse("topk", format_args!("{k} of axis {axis} of {:?}", self.sizes()));
+            refuse("topk", format_args!("{k} of axis {at} of {:?}", self.sizes()));
         }
         let order = self.argsort(axis, largest);
-        let at = resolve_axis("topk", axis, self.ndim());
         let first = match self.ndim() {
             0 => order,
             _ => {
@@ -76,10 +83,12 @@ impl Tensor {
 
     /// The largest element along `axis`, which disappears, and where it was; the gradient goes to
     /// that one element.
+    ///
+    /// **Panics** when there is nothing to choose from.
     #[track_caller]
     pub fn max_at(&self, axis: isize) -> (Tensor, Ids) {
         let at = resolve_axis("max_at", axis, self.ndim());
-        let ids = self.argmax(axis);
+        let ids = self.first_largest("max_at", axis);
         if self.ndim() == 0 {
             return (self.clone(), ids);
         }
