@@ -5,7 +5,6 @@
 //! hand-written loops instead (the figures behind the elementwise design, see ARCHITECTURE.md).
 
 #[path = "../tests/common/mod.rs"]
-#[allow(dead_code, unused_macros)]
 mod common;
 
 use std::f32::consts::SQRT_2;

@@ -60,32 +60,32 @@ fn rows(x: &Array) -> impl Iterator<Item = Vec<f64>> {
 
 fn elementwise(program: &Program, inputs: &[&Array], sizes: &[usize]) -> Vec<Vec<f64>> {
     let inputs: Vec<_> = inputs.iter().map(|x| read(x)).collect();
-    let count = sizes.iter().product();
+    let count: usize = sizes.iter().product();
+    let elements = (0..count).map(|at| run_program(program, at, |input| inputs[input][at]));
     let mut outputs = vec![Vec::with_capacity(count); program.outputs().len()];
-    let mut lines = vec![0.0; program.instructions().len()];
-    for at in 0..count {
-        let element = |input: usize| inputs[input][at];
-        for (line, instruction) in program.instructions().iter().enumerate() {
-            lines[line] = match *instruction {
-                Instruction::Input(input) => element(input),
-                Instruction::Number(value) => value,
-                Instruction::Random(seed) => f64::from(rng::uniform(seed, at as u32)),
-                Instruction::Unary(f, a) => unary(f, lines[a]),
-                Instruction::Binary(f, a, b) => binary(f, lines[a], lines[b]),
-                Instruction::Select(condition, a, b) => {
-                    if lines[condition] != 0.0 {
-                        lines[a]
-                    } else {
-                        lines[b]
-                    }
-                }
-            };
-        }
+    for lines in elements {
         for (output, &line) in outputs.iter_mut().zip(program.outputs()) {
             output.push(lines[line]);
         }
     }
     outputs
+}
+
+/// The value of every line for one element.
+fn run_program(program: &Program, at: usize, input: impl Fn(usize) -> f64) -> Vec<f64> {
+    let mut lines = Vec::with_capacity(program.instructions().len());
+    for instruction in program.instructions() {
+        lines.push(match *instruction {
+            Instruction::Input(number) => input(number),
+            Instruction::Number(value) => value,
+            Instruction::Random(seed) => f64::from(rng::uniform(seed, at as u32)),
+            Instruction::Unary(f, a) => unary(f, lines[a]),
+            Instruction::Binary(f, a, b) => binary(f, lines[a], lines[b]),
+            Instruction::Select(condition, a, _) if lines[condition] != 0.0 => lines[a],
+            Instruction::Select(_, _, b) => lines[b],
+        });
+    }
+    lines
 }
 
 fn unary(f: Unary, x: f64) -> f64 {

@@ -288,7 +288,7 @@ impl Encoder {
     pub fn batch(&self, sequences: &[Vec<u32>], types: Option<&[Vec<u32>]>) -> Result<TokenBatch> {
         let lengths: Vec<usize> = sequences.iter().map(Vec::len).collect();
         let time = lengths.iter().copied().max().unwrap_or(0);
-        if lengths.iter().any(|&length| length == 0) || lengths.is_empty() {
+        if lengths.contains(&0) || lengths.is_empty() {
             return Err(Error::Ids(format!(
                 "{} sequences, of which one is empty or none exists",
                 lengths.len()

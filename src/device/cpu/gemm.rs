@@ -1,25 +1,26 @@
-//! Single-precision matrix products, `out = add + scale * a · b`, as five nested blocks.
+//! Single-precision matrix products, `out = add + scale * a · b`, as five nested loops.
 //!
 //! A product of m x k and k x n matrices reads every element of `a` n times and every element of
 //! `b` m times. Fast code arranges for nearly all of these reads to hit registers or a near cache:
 //!
-//! 1. `n` is cut into blocks of [`BLOCK_COLUMNS`]  (a packed block of `b` stays in the shared cache)
-//! 2. `k` is cut into blocks of [`BLOCK_DEPTH`]    (a panel of `b` fits the first-level cache)
-//! 3. `m` is cut into blocks of [`BLOCK_ROWS`]     (bounds the memory for packed `a`)
-//! 4. inside a block, tasks of a few panels each   (packed `a` of a task stays in the second level)
-//! 5. inside a task, one tile of `out` at a time   (held in registers while `k` streams past)
+//! 1. `n` is cut into blocks of [`BLOCK_COLUMNS`]; that part of `b` is packed once, for all threads;
+//! 2. `m` is cut into tasks of up to [`TASK_PANELS`] tiles' heights, which the threads share;
+//! 3. `k` is cut into parts of [`BLOCK_DEPTH`]; a task packs that part of its rows of `a`, which
+//!    then stays in the core's second-level cache;
+//! 4. one panel of `b` after the other, as wide as a tile, stays in the first-level cache
+//! 5. while it meets the task's panels of `a`: each time one tile of `out` is held in registers.
 //!
-//! Packing copies a block into the order in which the tiles read it: panels as wide as a tile, each
-//! holding depth step after depth step. Every packing and every set of tasks is a parallel loop.
+//! Packing copies a panel into the order in which tiles read it, depth step after depth step.
 //!
 //! Each element of `out` is summed by one task in the order of `k`, so results do not depend on the
 //! number of threads. Products with very few rows or columns take shorter roads, see [`multiply`].
 //!
 //! Read [`gemm`], [`multiply`] and [`multiply_blocked`] here, then `micro_kernel.rs`.
 
-use super::micro_kernel::{self, Dot, Epilogue, Kernel, Panel, Tile, View};
+use super::micro_kernel::{self, Dot, Epilogue, MicroKernel, Panel, Tile, View};
 use rayon::prelude::*;
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::ops::Range;
 
 /// A stack of equally shaped strided matrices inside one slice: matrix `i` starts at `offsets[i]`.
 pub struct Matrices<'a> {
@@ -31,9 +32,14 @@ pub struct Matrices<'a> {
 
 const BLOCK_COLUMNS: usize = 2048;
 const BLOCK_DEPTH: usize = 384;
-const BLOCK_ROWS: usize = 4096;
-/// A task multiplies this many panels of `a` with this many panels of `b`.
-const TASK_PANELS: (usize, usize) = (8, 12);
+/// A task takes this many panels of `a`, and there should be this many tasks.
+const TASK_PANELS: usize = 8;
+const LEAST_TASKS: usize = 16;
+/// Blocks of the depth for which `b` is packed at once, to wait for each other less often.
+const PACKED_BLOCKS: usize = 6;
+/// Panels of `b` packed by one task, and depth steps packed before going on to the next panel.
+const PACKED_PANELS: usize = 4;
+const PACKED_STEPS: usize = 16;
 /// Up to this many rows (or columns) a product is thin: memory traffic, not arithmetic, rules.
 const THIN: usize = 8;
 /// With at most this many rows, reading `b` where it lies is cheaper than packing it.
@@ -71,8 +77,8 @@ pub fn gemm(
 }
 
 /// [`gemm`] with a given kernel, so that the tests can reach all of them.
-pub fn gemm_on(
-    kernel: &'static Kernel,
+pub(crate) fn gemm_on(
+    kernel: &'static MicroKernel,
     [m, k, n]: [usize; 3],
     [a, b]: [&Matrices; 2],
     scale: f32,
@@ -148,7 +154,7 @@ impl Matrices<'_> {
 /// One product, or a part of one.
 #[derive(Clone, Copy)]
 struct Product {
-    kernel: &'static Kernel,
+    kernel: &'static MicroKernel,
     parallel: bool,
     rows: usize,
     depth: usize,
@@ -178,7 +184,11 @@ fn multiply(product: Product) {
     if columns < rows && columns <= THIN {
         return multiply(product.transposed());
     }
-    if product.parallel && rows * columns <= PIECE_OUTPUTS && depth >= 2 * PIECE_DEPTH {
+    let small = rows * columns <= PIECE_OUTPUTS;
+    if depth == 0 {
+        return write_sums(&product.epilogue, columns, &vec![0.0; rows * columns]);
+    }
+    if product.parallel && small && depth >= 2 * PIECE_DEPTH {
         return multiply_in_pieces(product);
     }
     if rows > THIN {
@@ -202,7 +212,7 @@ fn multiply(product: Product) {
 /// Sums pieces of the depth separately, for a small `out` that alone could not occupy the threads.
 fn multiply_in_pieces(product: Product) {
     let Product { rows, depth, columns, epilogue, .. } = product;
-    let step = depth.div_ceil((depth / PIECE_DEPTH).min(MOST_PIECES));
+    let step = even_step(depth, PIECE_DEPTH.max(depth.div_ceil(MOST_PIECES)));
     let size = rows * columns;
     let mut sums = vec![0.0; depth.div_ceil(step) * size];
     for_each_chunk(true, &mut sums, size, |piece, sums| {
@@ -221,8 +231,13 @@ fn multiply_in_pieces(product: Product) {
     for piece in pieces.chunks(size) {
         total.iter_mut().zip(piece).for_each(|(total, value)| *total += value);
     }
-    for (row, total) in total.chunks(columns).enumerate() {
-        for (column, &sum) in total.iter().enumerate() {
+    write_sums(&epilogue, columns, total);
+}
+
+/// Finishes the elements of a whole product from their sums.
+fn write_sums(epilogue: &Epilogue, columns: usize, sums: &[f32]) {
+    for (row, sums) in sums.chunks(columns).enumerate() {
+        for (column, &sum) in sums.iter().enumerate() {
             // SAFETY: (row, column) is an element of this product's `out`, which only we hold.
             unsafe { epilogue.write(row, column, sum) };
         }
@@ -232,26 +247,14 @@ fn multiply_in_pieces(product: Product) {
 /// A thin product whose `b` has contiguous columns: scalar products, nothing large is packed.
 fn multiply_by_dots(product: Product) {
     let Product { kernel, rows, depth, columns, a, b, epilogue, .. } = product;
-    // One contiguous row of `a` can stay where it is; otherwise a zero-padded copy is made.
     let short_rows = if rows == 1 { 1 } else { kernel.short_rows };
-    let mut copy = Vec::new();
     for first in (0..rows).step_by(short_rows) {
         let short_count = short_rows.min(rows - first);
-        let mut short = a.from(first, 0);
-        if short.col_stride != 1 || short_count < short_rows {
-            copy.resize(short_rows * depth, 0.0);
-            let panel = Panel {
-                source: short,
-                depth: short_count,
-                across: depth,
-                width: depth,
-                destination: copy.as_mut_ptr(),
-            };
-            // SAFETY: `short_count` rows of `depth` values exist in `a` and fit the copy.
-            unsafe { kernel.pack(&panel) };
-            copy[short_count * depth..].fill(0.0);
-            short = View { pointer: copy.as_mut_ptr(), row_stride: depth as isize, col_stride: 1 };
-        }
+        // These few rows are copied: one beside the other, and missing ones as zeros.
+        let mut copy = vec![0.0; short_rows * depth];
+        let shape = [short_count, depth, depth];
+        pack_panels(kernel, a.from(first, 0), shape, |across| across, &mut copy);
+        let short = View { pointer: copy.as_mut_ptr(), row_stride: depth as isize, col_stride: 1 };
         let dot = Dot {
             depth,
             long: b.pointer,
@@ -268,108 +271,139 @@ fn multiply_by_dots(product: Product) {
     }
 }
 
-/// The general road: the outer three loops and the packing.
+/// The general road: the first loop, and the packing of `b`.
 fn multiply_blocked(product: Product) {
-    let Product { kernel, parallel, rows, depth, columns, .. } = product;
-    let in_place = product.b.col_stride == 1 && rows <= IN_PLACE_ROWS;
-    let deepest = if rows <= THIN { IN_PLACE_DEPTH } else { BLOCK_DEPTH };
-    let block_depth = even_step(depth, deepest);
-    let height = even_step(rows, kernel.rows());
-    let b_size = block_depth * columns.min(BLOCK_COLUMNS).next_multiple_of(kernel.columns());
-    let a_size = block_depth * rows.min(BLOCK_ROWS).next_multiple_of(height);
-    with_scratch(b_size + a_size, |scratch| {
-        let (b_scratch, a_scratch) = scratch.split_at_mut(b_size);
+    let Product { kernel, parallel, rows, depth, columns, b, .. } = product;
+    let in_place = b.col_stride == 1 && rows <= IN_PLACE_ROWS;
+    let block_depth = even_step(depth, if rows <= THIN { IN_PLACE_DEPTH } else { BLOCK_DEPTH });
+    let packed_depth = depth.min(PACKED_BLOCKS * block_depth);
+    let packed_columns = columns.min(BLOCK_COLUMNS).next_multiple_of(kernel.columns());
+    with_scratch(packed_depth * packed_columns, |packed_b| {
         for (column, columns) in ranges(columns, BLOCK_COLUMNS) {
-            for (step, depth) in ranges(depth, block_depth) {
-                let b = product.b.from(step, column);
-                let b_chunk = kernel.columns() * depth;
-                let b_panels = columns.div_ceil(kernel.columns());
-                for_each_chunk(parallel, &mut b_scratch[..b_panels * b_chunk], b_chunk, |panel, chunk| {
-                    let first = panel * kernel.columns();
-                    let across = kernel.columns().min(columns - first);
-                    if !(in_place && across == kernel.panel_width(across)) {
-                        pack(kernel, b.from(0, first), depth, across, kernel.panel_width(across), chunk);
-                    }
+            for (step, depth) in ranges(depth, packed_depth) {
+                let epilogue = product.epilogue.from(0, column);
+                let product = Product {
+                    depth,
+                    columns,
+                    a: product.a.from(0, step),
+                    b: b.from(step, column),
+                    epilogue: if step == 0 { epilogue } else { epilogue.accumulating() },
+                    ..product
+                };
+                let size = columns.next_multiple_of(kernel.columns()) * depth;
+                let packed_b = &mut packed_b[..size];
+                let strip = PACKED_PANELS * kernel.columns();
+                for_each_chunk(parallel, packed_b, strip * depth, |task, packed_b| {
+                    let columns = task * strip..columns.min((task + 1) * strip);
+                    pack_b(&product, in_place, columns, packed_b);
                 });
-                for (row, rows) in ranges(rows, BLOCK_ROWS / height * height) {
-                    let a = product.a.from(row, step);
-                    let a_chunk = height * depth;
-                    let a_scratch = &mut a_scratch[..rows.div_ceil(height) * a_chunk];
-                    for_each_chunk(parallel, a_scratch, a_chunk, |panel, chunk| {
-                        let first = panel * height;
-                        let across = height.min(rows - first);
-                        pack(kernel, a.from(first, 0).transposed(), depth, across, across, chunk);
-                    });
-                    let epilogue = product.epilogue.from(row, column);
-                    let epilogue = if step == 0 { epilogue } else { epilogue.accumulating() };
-                    let block = Block {
-                        product: Product { rows, depth, columns, a, b, epilogue, ..product },
-                        height,
-                        in_place,
-                        packed_a: a_scratch,
-                        packed_b: b_scratch,
-                    };
-                    block.multiply();
-                }
+                Block { product, block_depth, in_place, packed_b }.multiply();
             }
         }
     });
 }
 
-/// Packs one panel into `chunk`.
-fn pack(kernel: &Kernel, source: View, depth: usize, across: usize, width: usize, chunk: &mut [f32]) {
-    assert!(across <= width && depth * width <= chunk.len());
-    let destination = chunk.as_mut_ptr();
-    // SAFETY: `source` lies inside a checked matrix and the destination fits the chunk.
-    unsafe { kernel.pack(&Panel { source, depth, across, width, destination }) };
+/// Packs some columns of `b`; of those read in place only a last panel that is not full.
+fn pack_b(product: &Product, in_place: bool, columns: Range<usize>, packed_b: &mut [f32]) {
+    let Product { kernel, depth, b, .. } = *product;
+    let panel = kernel.columns();
+    let skip = if in_place { columns.len() / panel * panel } else { 0 };
+    let source = b.from(0, columns.start + skip);
+    let shape = [depth, columns.len() - skip, panel];
+    pack_panels(kernel, source, shape, |across| kernel.panel_width(across), &mut packed_b[skip * depth..]);
 }
 
-/// A block with its operands packed.
+/// Packs a depth x `across` source into panels of `panel` columns, one after the other.
+///
+/// A last panel of fewer columns is padded with zeros to the width `padded` says.
+fn pack_panels(
+    kernel: &MicroKernel,
+    source: View,
+    [depth, across, panel]: [usize; 3],
+    padded: impl Fn(usize) -> usize,
+    packed: &mut [f32],
+) {
+    // Rows of several panels lie side by side in memory: a few depth steps at a time keep the
+    // reads close together. Values contiguous along the depth are best read to the end.
+    let steps = if source.row_stride == 1 { depth } else { PACKED_STEPS };
+    for (step, depth_part) in ranges(depth, steps.max(1)) {
+        for (first, across) in ranges(across, panel) {
+            let width = padded(across);
+            let destination = &mut packed[first * depth + step * width..][..depth_part * width];
+            let destination = destination.as_mut_ptr();
+            let source = source.from(step, first);
+            let panel = Panel { source, depth: depth_part, across, width, destination };
+            // SAFETY: `source` lies inside a checked matrix; the destination was just checked.
+            unsafe { kernel.pack(&panel) };
+        }
+    }
+}
+
+/// A block of the product for which `b` is packed, except where it is read in place.
 struct Block<'a> {
     product: Product,
-    /// Rows in a panel of `a`.
-    height: usize,
+    block_depth: usize,
     in_place: bool,
-    packed_a: &'a [f32],
     packed_b: &'a [f32],
 }
 
 impl Block<'_> {
-    /// The fourth loop: cuts the block into tasks.
+    /// The second loop: tasks of some rows, and of some columns where the rows make too few tasks.
     fn multiply(&self) {
-        let row_panels = self.product.rows.div_ceil(self.height);
-        let column_panels = self.product.columns.div_ceil(self.product.kernel.columns());
-        let task_rows = even_step(row_panels, TASK_PANELS.0);
-        let task_columns = even_step(column_panels, TASK_PANELS.1);
-        let across = column_panels.div_ceil(task_columns);
-        for_each(self.product.parallel, row_panels.div_ceil(task_rows) * across, |task| {
-            let (first_row, first_column) = (task / across * task_rows, task % across * task_columns);
-            for column_panel in first_column..column_panels.min(first_column + task_columns) {
-                for row_panel in first_row..row_panels.min(first_row + task_rows) {
-                    self.multiply_tile(row_panel, column_panel);
+        let Product { kernel, parallel, rows, columns, .. } = self.product;
+        let height = even_step(rows, kernel.rows());
+        let row_panels = rows.div_ceil(height);
+        let most_panels = (row_panels / LEAST_TASKS).clamp(3, TASK_PANELS);
+        let task_rows = height * even_step(row_panels, most_panels);
+        let row_tasks = rows.div_ceil(task_rows);
+        let column_panels = columns.div_ceil(kernel.columns());
+        let column_tasks = if parallel && row_tasks < LEAST_TASKS / 4 { LEAST_TASKS / row_tasks } else { 1 };
+        let task_panels = even_step(column_panels, column_panels.div_ceil(column_tasks).max(TASK_PANELS / 2));
+        let column_tasks = column_panels.div_ceil(task_panels);
+        for_each(parallel, row_tasks * column_tasks, |task| {
+            let row = task / column_tasks * task_rows;
+            let first_panel = task % column_tasks * task_panels;
+            let panels = first_panel..column_panels.min(first_panel + task_panels);
+            self.multiply_rows(row, task_rows.min(rows - row), height, panels);
+        });
+    }
+
+    /// The other three loops: over parts of the depth, panels of `b`, and packed panels of `a`.
+    fn multiply_rows(&self, first: usize, rows: usize, height: usize, b_panels: Range<usize>) {
+        let Product { kernel, depth, a, .. } = self.product;
+        with_scratch(rows * self.block_depth, |packed_a| {
+            for (step, depth) in ranges(depth, self.block_depth) {
+                let source = a.from(first, step).transposed();
+                pack_panels(kernel, source, [depth, rows, height], |across| across, packed_a);
+                for b_panel in b_panels.clone() {
+                    for (row, rows) in ranges(rows, height) {
+                        let packed_a = &packed_a[row * depth..][..rows * depth];
+                        self.multiply_tile(packed_a, first + row, rows, step, b_panel);
+                    }
                 }
             }
         });
     }
 
-    /// The fifth loop's body.
-    fn multiply_tile(&self, row_panel: usize, column_panel: usize) {
-        let Product { kernel, rows, depth, columns, .. } = self.product;
-        let (row, column) = (row_panel * self.height, column_panel * kernel.columns());
+    /// Multiplies a packed panel of `a` that starts at (`row`, `step`) with a panel of `b`.
+    fn multiply_tile(&self, packed_a: &[f32], row: usize, rows: usize, step: usize, b_panel: usize) {
+        let Product { kernel, columns, b, epilogue, .. } = self.product;
+        let depth = packed_a.len() / rows;
+        let column = b_panel * kernel.columns();
         let columns = kernel.columns().min(columns - column);
         let width = kernel.panel_width(columns);
-        let packed = &self.packed_b[column * depth..][..width * depth];
-        let (b, b_stride) = if self.in_place && columns == width {
-            (self.product.b.at(0, column).cast_const(), self.product.b.row_stride)
+        let (b, b_stride) = if self.in_place && columns == kernel.columns() {
+            (b.at(step, column).cast_const(), b.row_stride)
         } else {
-            (packed.as_ptr(), width as isize)
+            let panel = &self.packed_b[column * self.product.depth + step * width..];
+            (panel[..width * depth].as_ptr(), width as isize)
         };
-        let rows = self.height.min(rows - row);
-        let a = self.packed_a[row * depth..][..rows * depth].as_ptr();
-        let epilogue = self.product.epilogue.from(row, column);
-        // SAFETY: the slices just taken prove the packed panels' sizes, `b` in place and the
-        // epilogue's matrices were checked by `gemm`, and no other task has this tile of `out`.
-        unsafe { kernel.tile(rows, &Tile { depth, a, b, b_stride, columns, epilogue }) };
+        let epilogue = epilogue.from(row, column);
+        let epilogue = if step == 0 { epilogue } else { epilogue.accumulating() };
+        let tile = Tile { depth, a: packed_a.as_ptr(), b, b_stride, columns, epilogue };
+        // SAFETY: the lengths of the packed panels were just checked; `b` in place and the
+        // epilogue's matrices lie inside checked ones; no other task has this tile of `out`.
+        unsafe { kernel.tile(rows, &tile) };
     }
 }
 
@@ -378,9 +412,9 @@ fn even_step(total: usize, most: usize) -> usize {
     total.div_ceil(total.div_ceil(most).max(1)).max(1)
 }
 
-/// Cuts `0..total` into (start, length) pairs; a total of zero still gives one, empty.
+/// Cuts `0..total` into (start, length) pairs.
 fn ranges(total: usize, step: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..total.max(1)).step_by(step).map(move |start| (start, step.min(total - start)))
+    (0..total).step_by(step).map(move |start| (start, step.min(total - start)))
 }
 
 fn for_each(parallel: bool, count: usize, body: impl Fn(usize) + Sync + Send) {
@@ -407,17 +441,17 @@ fn for_each_chunk(
 
 /// Lends a cache-line aligned buffer of arbitrary contents.
 ///
-/// Each thread keeps its largest one: fresh memory would cost a page fault every 1024 floats.
+/// Each thread keeps as many as it had in use at once: fresh memory would cost a page fault every 1024 floats.
 fn with_scratch(size: usize, body: impl FnOnce(&mut [f32])) {
-    thread_local!(static KEPT: Cell<Vec<f32>> = const { Cell::new(Vec::new()) });
+    thread_local!(static KEPT: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) });
     const LINE: usize = 16;
-    let mut buffer = KEPT.take();
+    let mut buffer = KEPT.with_borrow_mut(Vec::pop).unwrap_or_default();
     if buffer.len() < size + LINE {
         buffer.resize(size + LINE, 0.0);
     }
     let start = buffer.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
     body(&mut buffer[start..][..size]);
-    KEPT.set(buffer);
+    KEPT.with_borrow_mut(|kept| kept.push(buffer));
 }
 
 #[cfg(test)]

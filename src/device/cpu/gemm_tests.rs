@@ -78,7 +78,7 @@ impl Case {
         }
     }
 
-    fn run(&self, kernel: &'static Kernel, scale: f32) -> Vec<f32> {
+    fn run(&self, kernel: &'static MicroKernel, scale: f32) -> Vec<f32> {
         let [m, _, n] = self.shape;
         let mut out = vec![f32::NAN; self.batch * m * n];
         let add = self.add.as_ref().map(Operand::matrices);
@@ -87,30 +87,33 @@ impl Case {
     }
 
     fn check(&self) {
+        let expected = self.expected();
         for kernel in micro_kernel::supported() {
             for scale in [1.0, -0.37] {
-                self.compare(&self.run(kernel, scale), f64::from(scale), kernel.name);
+                let out = self.run(kernel, scale);
+                for (position, (&value, &[sum, size, added])) in out.iter().zip(&expected).enumerate() {
+                    let scale = f64::from(scale);
+                    let (exact, allowed) = (added + scale * sum, 1e-6 * (size + added.abs()) + 1e-12);
+                    let close = (f64::from(value) - exact).abs() <= allowed;
+                    assert!(close, "{}, {}: {value} at {position}, not {exact}", kernel.name, self.name);
+                }
             }
         }
     }
 
-    fn compare(&self, out: &[f32], scale: f64, kernel: &str) {
+    /// Per element the sum of products, the sum of their magnitudes, and the added value.
+    fn expected(&self) -> Vec<[f64; 3]> {
         let [m, k, n] = self.shape;
-        for (position, &value) in out.iter().enumerate() {
-            let (index, row, column) = (position / (m * n), position / n % m, position % n);
-            let products = (0..k).map(|step| self.a.get(index, row, step) * self.b.get(index, step, column));
-            let (sum, size) =
-                products.fold((0.0, 0.0), |(sum, size), product| (sum + product, size + product.abs()));
-            let added = self.add.as_ref().map_or(0.0, |add| add.get(index, row, column));
-            let expected = added + scale * sum;
-            let allowed = 1e-6 * (size * scale.abs() + added.abs()) + 1e-12;
-            let error = (f64::from(value) - expected).abs();
-            assert!(
-                error <= allowed,
-                "{kernel}, {}: out[{index}, {row}, {column}] = {value}, not {expected}",
-                self.name
-            );
-        }
+        let elements = (0..self.batch).flat_map(|i| (0..m).flat_map(move |r| (0..n).map(move |c| (i, r, c))));
+        let expect = |(index, row, column)| {
+            let mut sums = [0.0, 0.0, self.add.as_ref().map_or(0.0, |add| add.get(index, row, column))];
+            for step in 0..k {
+                let product = self.a.get(index, row, step) * self.b.get(index, step, column);
+                (sums[0], sums[1]) = (sums[0] + product, sums[1] + product.abs());
+            }
+            sums
+        };
+        elements.map(expect).collect()
     }
 }
 

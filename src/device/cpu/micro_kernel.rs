@@ -1,7 +1,7 @@
 //! Micro-kernels: the innermost loops of `gemm.rs`, written once and compiled per instruction set.
 //!
 //! Everything here is generic over [`Vector`], a register of `LANES` floats with a handful of
-//! operations. A shim per instruction set implements it (AVX-512, AVX2 with FMA, plain arrays), the
+//! operations. `vectors.rs` implements it per instruction set (AVX-512, AVX2 with FMA, plain arrays), the
 //! [`kernels!`] macro compiles the three algorithms below for each shim, and [`best`] picks one set
 //! at run time:
 //!
@@ -11,6 +11,8 @@
 //!
 //! The generic functions are `#[inline(always)]` so that they take on the target features of the
 //! function the macro wraps around them; without that every operation would be a function call.
+
+use super::vectors::{MOST_LANES, Vector, load_up_to, store_up_to};
 
 /// A strided matrix by its first element. Only views made from `out` are ever written to.
 #[derive(Clone, Copy)]
@@ -85,29 +87,6 @@ impl Epilogue {
     }
 }
 
-/// One register of `LANES` floats.
-///
-/// # Safety
-/// Every method may use the shim's instruction set, so the processor must have it. `load` and
-/// `store` touch `LANES` floats, `load_first` and `store_first` only `count <= LANES` of them.
-trait Vector: Copy {
-    const LANES: usize;
-    unsafe fn splat(value: f32) -> Self;
-    unsafe fn load(from: *const f32) -> Self;
-    unsafe fn store(self, to: *mut f32);
-    /// Loads `count` lanes and zeroes the others.
-    unsafe fn load_first(from: *const f32, count: usize) -> Self;
-    unsafe fn store_first(self, to: *mut f32, count: usize);
-    /// `self * factor + sum`, rounded once where the hardware can.
-    unsafe fn multiply_add(self, factor: Self, sum: Self) -> Self;
-    unsafe fn add(self, other: Self) -> Self;
-    /// Interleaves two registers: `[a0 b0 a1 b1 ..]`, split over two results.
-    unsafe fn zip(self, other: Self) -> (Self, Self);
-}
-
-/// No register here has more lanes than this.
-const MOST_LANES: usize = 16;
-
 /// The arguments of [`tile`].
 pub struct Tile {
     pub depth: usize,
@@ -134,10 +113,13 @@ unsafe fn tile<V: Vector, const ROWS: usize, const VECTORS: usize>(tile: &Tile) 
     unsafe {
         let mut sums = [[V::splat(0.0); VECTORS]; ROWS];
         let (mut a, mut b) = (tile.a, tile.b);
-        prefetch_tile(tile, ROWS);
         // Unrolled by two: the loop's own counting competes with the multiply-adds for ports, but
         // longer bodies measured slower.
-        for _ in 0..tile.depth / 2 {
+        for pair in 0..tile.depth / 2 {
+            // While there is arithmetic left to hide its way from memory, ask for a row of `out`.
+            for vector in 0..if pair < ROWS { VECTORS } else { 0 } {
+                prefetch(tile.epilogue.out.at(pair, vector * V::LANES));
+            }
             multiply_step(a, b, &mut sums);
             multiply_step(a.add(ROWS), b.wrapping_offset(tile.b_stride), &mut sums);
             (a, b) = (a.add(2 * ROWS), b.wrapping_offset(2 * tile.b_stride));
@@ -149,17 +131,17 @@ unsafe fn tile<V: Vector, const ROWS: usize, const VECTORS: usize>(tile: &Tile) 
     }
 }
 
-/// Asks for the lines of `out` while there is arithmetic left to hide their way from memory.
+/// Asks for a line of memory that will soon be written.
 #[inline(always)]
-fn prefetch_tile(tile: &Tile, rows: usize) {
+fn prefetch(address: *const f32) {
     #[cfg(target_arch = "x86_64")]
-    for row in 0..rows {
-        for column in (0..tile.columns).step_by(MOST_LANES) {
-            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-            // SAFETY: a prefetch never faults.
-            unsafe { _mm_prefetch::<_MM_HINT_ET0>(tile.epilogue.out.at(row, column).cast()) };
-        }
+    {
+        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        // SAFETY: a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(address.cast()) };
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }
 
 /// One depth step: the outer product of a column of `a` and a row of `b`.
@@ -315,20 +297,6 @@ unsafe fn pack_transposed<V: Vector>(panel: &Panel, first: usize) {
     }
 }
 
-/// Loads `count` lanes, or all of them if `count` is larger.
-#[inline(always)]
-unsafe fn load_up_to<V: Vector>(from: *const f32, count: usize) -> V {
-    // SAFETY: the caller vouches for `count` floats.
-    unsafe { if count >= V::LANES { V::load(from) } else { V::load_first(from, count) } }
-}
-
-/// Stores `count` lanes, or all of them if `count` is larger.
-#[inline(always)]
-unsafe fn store_up_to<V: Vector>(value: V, to: *mut f32, count: usize) {
-    // SAFETY: the caller vouches for `count` floats.
-    unsafe { if count >= V::LANES { value.store(to) } else { value.store_first(to, count) } }
-}
-
 /// The arguments of [`dot`]; both operands' rows are contiguous along the depth.
 pub struct Dot {
     pub depth: usize,
@@ -426,7 +394,8 @@ unsafe fn sum_lanes<V: Vector>(registers: &[V]) -> V {
 }
 
 /// The compiled algorithms for one instruction set.
-pub struct Kernel {
+pub struct MicroKernel {
+    #[cfg(test)]
     pub name: &'static str,
     pub lanes: usize,
     /// `tiles[rows - 1][vectors - 1]`
@@ -438,7 +407,7 @@ pub struct Kernel {
     pub short_rows: usize,
 }
 
-impl Kernel {
+impl MicroKernel {
     /// The tallest tile.
     pub fn rows(&self) -> usize {
         self.tiles.len()
@@ -478,12 +447,12 @@ impl Kernel {
 }
 
 /// The fastest kernel this processor can run.
-pub fn best() -> &'static Kernel {
+pub fn best() -> &'static MicroKernel {
     supported()[0]
 }
 
 /// All kernels this processor can run, the fastest first.
-pub fn supported() -> &'static [&'static Kernel] {
+pub fn supported() -> &'static [&'static MicroKernel] {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("fma") {
@@ -521,7 +490,8 @@ macro_rules! kernels {
             }
 
             const LANES: usize = <$vector>::LANES;
-            pub const KERNEL: Kernel = Kernel {
+            pub const KERNEL: MicroKernel = MicroKernel {
+                #[cfg(test)]
                 name: stringify!($module),
                 lanes: LANES,
                 tiles: &[$([tile::<$rows, 1>, tile::<$rows, 2>]),*],
@@ -541,128 +511,3 @@ kernels!(avx512, std::arch::x86_64::__m512, short 8, rows [1 2 3 4 5 6 7 8 9 10 
 kernels!(avx2, std::arch::x86_64::__m256, short 8, rows [1 2 3 4 5 6],
     #[target_feature(enable = "avx2,fma")]);
 kernels!(portable, [f32; 4], short 4, rows [1 2 3 4 5 6],);
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use super::Vector;
-    use std::arch::x86_64::*;
-
-    #[rustfmt::skip]
-    impl Vector for __m512 {
-        const LANES: usize = 16;
-        #[inline(always)]
-        unsafe fn splat(value: f32) -> Self { unsafe { _mm512_set1_ps(value) } }
-        #[inline(always)]
-        unsafe fn load(from: *const f32) -> Self { unsafe { _mm512_loadu_ps(from) } }
-        #[inline(always)]
-        unsafe fn store(self, to: *mut f32) { unsafe { _mm512_storeu_ps(to, self) } }
-        #[inline(always)]
-        unsafe fn load_first(from: *const f32, count: usize) -> Self {
-            unsafe { _mm512_maskz_loadu_ps(first_lanes(count), from) }
-        }
-        #[inline(always)]
-        unsafe fn store_first(self, to: *mut f32, count: usize) {
-            unsafe { _mm512_mask_storeu_ps(to, first_lanes(count), self) }
-        }
-        #[inline(always)]
-        unsafe fn multiply_add(self, factor: Self, sum: Self) -> Self {
-            unsafe { _mm512_fmadd_ps(self, factor, sum) }
-        }
-        #[inline(always)]
-        unsafe fn add(self, other: Self) -> Self { unsafe { _mm512_add_ps(self, other) } }
-        #[inline(always)]
-        unsafe fn zip(self, other: Self) -> (Self, Self) {
-            unsafe {
-                let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-                let high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
-                (_mm512_permutex2var_ps(self, low, other), _mm512_permutex2var_ps(self, high, other))
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn first_lanes(count: usize) -> __mmask16 {
-        ((1u32 << count) - 1) as __mmask16
-    }
-
-    #[rustfmt::skip]
-    impl Vector for __m256 {
-        const LANES: usize = 8;
-        #[inline(always)]
-        unsafe fn splat(value: f32) -> Self { unsafe { _mm256_set1_ps(value) } }
-        #[inline(always)]
-        unsafe fn load(from: *const f32) -> Self { unsafe { _mm256_loadu_ps(from) } }
-        #[inline(always)]
-        unsafe fn store(self, to: *mut f32) { unsafe { _mm256_storeu_ps(to, self) } }
-        #[inline(always)]
-        unsafe fn load_first(from: *const f32, count: usize) -> Self {
-            unsafe { _mm256_maskload_ps(from, lane_mask(count)) }
-        }
-        #[inline(always)]
-        unsafe fn store_first(self, to: *mut f32, count: usize) {
-            unsafe { _mm256_maskstore_ps(to, lane_mask(count), self) }
-        }
-        #[inline(always)]
-        unsafe fn multiply_add(self, factor: Self, sum: Self) -> Self {
-            unsafe { _mm256_fmadd_ps(self, factor, sum) }
-        }
-        #[inline(always)]
-        unsafe fn add(self, other: Self) -> Self { unsafe { _mm256_add_ps(self, other) } }
-        #[inline(always)]
-        unsafe fn zip(self, other: Self) -> (Self, Self) {
-            // The unpack instructions stay inside 128-bit halves; the permutes put those in order.
-            unsafe {
-                let (low, high) = (_mm256_unpacklo_ps(self, other), _mm256_unpackhi_ps(self, other));
-                (_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31))
-            }
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn lane_mask(count: usize) -> __m256i {
-        const MASKS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
-        // SAFETY: count <= 8, so the eight values read lie inside the table.
-        unsafe { _mm256_loadu_si256(MASKS.as_ptr().add(8 - count).cast()) }
-    }
-}
-
-/// Plain arrays: the compiler turns them into whatever registers the target always has (SSE2, NEON).
-#[rustfmt::skip]
-impl Vector for [f32; 4] {
-    const LANES: usize = 4;
-    #[inline(always)]
-    unsafe fn splat(value: f32) -> Self { [value; 4] }
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> Self { unsafe { from.cast::<Self>().read_unaligned() } }
-    #[inline(always)]
-    unsafe fn store(self, to: *mut f32) { unsafe { to.cast::<Self>().write_unaligned(self) } }
-    #[inline(always)]
-    unsafe fn load_first(from: *const f32, count: usize) -> Self {
-        let mut lanes = [0.0; 4];
-        unsafe { from.copy_to_nonoverlapping(lanes.as_mut_ptr(), count) };
-        lanes
-    }
-    #[inline(always)]
-    unsafe fn store_first(self, to: *mut f32, count: usize) {
-        unsafe { to.copy_from_nonoverlapping(self.as_ptr(), count) };
-    }
-    #[inline(always)]
-    unsafe fn multiply_add(self, factor: Self, sum: Self) -> Self {
-        // Without hardware support `mul_add` is a slow library call.
-        const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
-        let mut result = sum;
-        for lane in 0..4 {
-            let product = (self[lane], factor[lane]);
-            result[lane] = if FUSED { product.0.mul_add(product.1, sum[lane]) } else { product.0 * product.1 + sum[lane] };
-        }
-        result
-    }
-    #[inline(always)]
-    unsafe fn add(self, other: Self) -> Self {
-        [self[0] + other[0], self[1] + other[1], self[2] + other[2], self[3] + other[3]]
-    }
-    #[inline(always)]
-    unsafe fn zip(self, other: Self) -> (Self, Self) {
-        ([self[0], other[0], self[1], other[1]], [self[2], other[2], self[3], other[3]])
-    }
-}

@@ -22,6 +22,8 @@ mod reduce;
 pub(crate) mod simd;
 mod softmax;
 mod sort;
+#[allow(unsafe_code)]
+mod vectors;
 
 use std::sync::Arc;
 
