@@ -2,7 +2,8 @@
 //!
 //! An elementwise op is its formula (`elementwise.rs`). A few ops rest on a kernel of their own
 //! (`matmul.rs`, `reduce.rs`, `softmax.rs`, `normalise.rs`, `gather.rs`, `recurrence.rs`,
-//! `cross_entropy.rs`); views move no data (`shape.rs`); everything else is composed of these.
+//! `cross_entropy.rs`); views move no data (`shape.rs`), joins do (`join.rs`); everything else is
+//! composed of these.
 //! Read next: `elementwise.rs`.
 
 pub mod attention;
@@ -11,6 +12,7 @@ mod dropout;
 mod einsum;
 pub mod elementwise;
 mod gather;
+mod join;
 pub mod loss;
 mod matmul;
 mod normalise;
