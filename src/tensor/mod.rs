@@ -172,7 +172,8 @@ impl Tensor {
         }
     }
 
-    pub(crate) fn array(&self) -> &Array {
+    /// The values without their history: what kernels take and [`Tensor::from_op`] is given.
+    pub fn array(&self) -> &Array {
         &self.array
     }
 
