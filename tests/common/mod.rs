@@ -8,6 +8,9 @@ pub mod table;
 
 use engrad::{Device, Rng, Tensor};
 
+/// The devices that are held to `Reference`. A new device is added here and in the two lists below.
+pub const FAST_DEVICES: [Device; 1] = [Device::Cpu];
+
 /// A module with one test per device, so that results read `name::cpu`.
 macro_rules! test_on {
     ($name:ident, $device:ident, $body:block, $($test:ident: $value:expr),*) => {

@@ -1,0 +1,363 @@
+//! Views against a naive model that looks every element up by its index, and kernels on random views
+//! against the reference device. Random shapes and chains of views come from proptest.
+
+mod common;
+
+use common::{FAST_DEVICES, compare, largest};
+use engrad::layout::{Layout, broadcast};
+use engrad::{Device, Ids, Rng, Tensor};
+use proptest::prelude::*;
+
+/// A tensor as its sizes and its elements in row-major order: the model.
+#[derive(Clone, Debug, PartialEq)]
+struct Model {
+    sizes: Vec<usize>,
+    values: Vec<f32>,
+}
+
+impl Model {
+    fn counting(sizes: &[usize]) -> Model {
+        let count = sizes.iter().product();
+        Model { sizes: sizes.to_vec(), values: (0..count).map(|i| i as f32).collect() }
+    }
+
+    /// A model of `sizes` whose element at an index is this one's at `source(index)`.
+    fn picked(&self, sizes: Vec<usize>, source: impl Fn(&[usize]) -> Vec<usize>) -> Model {
+        let at = |index: &[usize]| {
+            let position = index.iter().zip(&self.sizes).fold(0, |at, (i, size)| at * size + i);
+            self.values[position]
+        };
+        let values = indices(&sizes).iter().map(|index| at(&source(index))).collect();
+        Model { sizes, values }
+    }
+}
+
+/// Every index of `sizes` in row-major order.
+fn indices(sizes: &[usize]) -> Vec<Vec<usize>> {
+    sizes.iter().fold(vec![vec![]], |all, &size| {
+        all.iter().flat_map(|index| (0..size).map(move |i| [&index[..], &[i]].concat())).collect()
+    })
+}
+
+/// One step of a chain of views; numbers are taken modulo what is possible.
+#[derive(Clone, Copy, Debug)]
+enum View {
+    Permute(u64),
+    Slice(usize, usize, usize, usize),
+    Flip(usize),
+    Expand(usize, usize),
+    Unsqueeze(usize),
+    Squeeze(usize),
+    Reshape(u64),
+}
+
+fn view() -> impl Strategy<Value = View> {
+    let number = 0..1000usize;
+    prop_oneof![
+        any::<u64>().prop_map(View::Permute),
+        (number.clone(), number.clone(), number.clone(), 1..4usize)
+            .prop_map(|(a, b, c, d)| View::Slice(a, b, c, d)),
+        number.clone().prop_map(View::Flip),
+        (number.clone(), 0..4usize).prop_map(|(a, b)| View::Expand(a, b)),
+        number.clone().prop_map(View::Unsqueeze),
+        number.prop_map(View::Squeeze),
+        any::<u64>().prop_map(View::Reshape),
+    ]
+}
+
+fn order(seed: u64, count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    Rng::seeded(seed).shuffle(&mut order);
+    order
+}
+
+/// Random sizes with the given product.
+fn other_sizes(seed: u64, mut count: usize) -> Vec<usize> {
+    let mut rng = Rng::seeded(seed);
+    let mut sizes = Vec::new();
+    while count > 1 && sizes.len() < 4 {
+        let divisors: Vec<usize> = (1..=count).filter(|d| count.is_multiple_of(*d)).collect();
+        let size = divisors[rng.below(divisors.len())];
+        sizes.push(size);
+        count /= size;
+    }
+    sizes.push(count);
+    sizes
+}
+
+impl View {
+    /// The step on a tensor and on the model; `None` where it does not apply.
+    fn apply(self, x: &Tensor, model: &Model) -> Option<(Tensor, Model)> {
+        let ndim = model.sizes.len();
+        let axis = |at: usize| (ndim > 0).then(|| at % ndim.max(1));
+        let mut sizes = model.sizes.clone();
+        Some(match self {
+            View::Permute(seed) => {
+                let order = order(seed, ndim);
+                let signed: Vec<isize> = order.iter().map(|&axis| axis as isize).collect();
+                let sizes = order.iter().map(|&axis| sizes[axis]).collect();
+                let source = |index: &[usize]| {
+                    let mut from = vec![0; index.len()];
+                    order.iter().zip(index).for_each(|(&axis, &i)| from[axis] = i);
+                    from
+                };
+                (x.permute(&signed), model.picked(sizes, source))
+            }
+            View::Slice(at, a, b, step) => {
+                let axis = axis(at)?;
+                let (a, b) = (a % (sizes[axis] + 1), b % (sizes[axis] + 1));
+                let (start, stop) = (a.min(b), a.max(b));
+                sizes[axis] = (start..stop).step_by(step).count();
+                let source = |index: &[usize]| {
+                    let mut from = index.to_vec();
+                    from[axis] = start + from[axis] * step;
+                    from
+                };
+                (x.slice(axis as isize, start..stop, step), model.picked(sizes, source))
+            }
+            View::Flip(at) => {
+                let axis = axis(at)?;
+                let last = |index: &[usize]| {
+                    let mut from = index.to_vec();
+                    from[axis] = model.sizes[axis] - 1 - from[axis];
+                    from
+                };
+                (x.flip(axis as isize), model.picked(sizes, last))
+            }
+            View::Expand(at, size) => {
+                let axis = axis(at).filter(|&axis| sizes[axis] == 1)?;
+                sizes[axis] = size;
+                let first = |index: &[usize]| {
+                    let mut from = index.to_vec();
+                    from[axis] = 0;
+                    from
+                };
+                (x.expand(&sizes), model.picked(sizes, first))
+            }
+            View::Unsqueeze(at) => {
+                let axis = at % (ndim + 1);
+                sizes.insert(axis, 1);
+                (x.unsqueeze(axis as isize), Model { sizes, ..model.clone() })
+            }
+            View::Squeeze(at) => {
+                let axis = axis(at).filter(|&axis| sizes[axis] == 1)?;
+                sizes.remove(axis);
+                (x.squeeze(axis as isize), Model { sizes, ..model.clone() })
+            }
+            View::Reshape(seed) => {
+                let sizes = other_sizes(seed, model.values.len());
+                (x.reshape(&sizes), Model { sizes, ..model.clone() })
+            }
+        })
+    }
+}
+
+fn sizes() -> impl Strategy<Value = Vec<usize>> {
+    prop::collection::vec(prop_oneof![1 => Just(0usize), 3 => Just(1), 9 => 2..6usize], 0..4)
+}
+
+/// A layout from random parts, with the length of the buffer it lies in.
+fn layout() -> impl Strategy<Value = Layout> {
+    (sizes(), prop::collection::vec(view(), 0..6)).prop_map(|(sizes, views)| {
+        let mut x = Tensor::zeros(&sizes, &Device::Cpu).contiguous();
+        let mut model = Model::counting(&sizes);
+        for view in views {
+            if let Some((next, next_model)) = view.apply(&x, &model) {
+                (x, model) = (next, next_model);
+            }
+        }
+        x.array().layout().clone()
+    })
+}
+
+/// Strides under which `sizes` walk over `positions`, if there are any: each stride is read off one
+/// neighbour, and then everything is compared.
+fn strides_by_force(positions: &[usize], sizes: &[usize]) -> bool {
+    let dense = Layout::contiguous(sizes);
+    let step = |axis: usize| match sizes[axis] {
+        1 => 0,
+        _ => positions[dense.strides()[axis] as usize] as isize - positions[0] as isize,
+    };
+    let strides: Vec<isize> = (0..sizes.len()).map(step).collect();
+    let at = |index: &Vec<usize>| {
+        index.iter().zip(&strides).fold(positions[0] as isize, |at, (&i, &stride)| at + i as isize * stride)
+    };
+    indices(sizes).iter().map(at).eq(positions.iter().map(|&at| at as isize))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn chains_of_views_show_the_elements_of_the_model(
+        sizes in sizes(),
+        views in prop::collection::vec(view(), 1..8),
+    ) {
+        for device in [Device::Reference, Device::Cpu] {
+            let mut model = Model::counting(&sizes);
+            let mut x = Tensor::new(&model.values, &sizes, &device);
+            for view in &views {
+                let Some((next, next_model)) = view.apply(&x, &model) else { continue };
+                (x, model) = (next, next_model);
+                prop_assert_eq!(x.sizes(), &model.sizes[..], "after {:?}", view);
+                prop_assert_eq!(x.to_vec(), model.values.clone(), "after {:?}", view);
+                prop_assert_eq!((&x + 0.5).to_vec(), model.values.iter().map(|x| x + 0.5).collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn reshape_is_a_view_exactly_when_strides_can_express_it(layout in layout(), seed in any::<u64>()) {
+        let sizes = other_sizes(seed, layout.count());
+        let positions: Vec<usize> = layout.positions().collect();
+        match layout.reshape(&sizes) {
+            Some(view) => {
+                prop_assert_eq!(view.sizes(), &sizes[..]);
+                prop_assert_eq!(view.positions().collect::<Vec<_>>(), positions);
+            }
+            None => prop_assert!(!strides_by_force(&positions, &sizes), "{layout:?} to {sizes:?}"),
+        }
+    }
+
+    #[test]
+    fn a_span_is_the_reach_of_its_positions(layout in layout()) {
+        let span = layout.span();
+        let low = layout.positions().min().map(|at| at as isize);
+        let high = layout.positions().max().map(|at| at as isize + 1);
+        prop_assert_eq!(span, low.zip(high));
+        prop_assert_eq!(layout.positions().count(), layout.count());
+        let dense = layout.positions().enumerate().all(|(i, at)| at == layout.offset() + i);
+        prop_assert_eq!(layout.is_contiguous(), dense);
+    }
+
+    #[test]
+    fn broadcasting_follows_the_last_axes(a in sizes(), b in sizes()) {
+        let common = broadcast(&a, &b);
+        prop_assert_eq!(&common, &broadcast(&b, &a));
+        let ndim = a.len().max(b.len());
+        let size = |sizes: &[usize], axis: usize| {
+            if axis + sizes.len() < ndim { 1 } else { sizes[axis + sizes.len() - ndim] }
+        };
+        let fits = (0..ndim).all(|axis| {
+            let (a, b) = (size(&a, axis), size(&b, axis));
+            a == b || a == 1 || b == 1
+        });
+        prop_assert_eq!(common.is_some(), fits);
+        if let Some(common) = common {
+            for sizes in [&a, &b] {
+                prop_assert!(Layout::contiguous(sizes.clone()).expand(&common).is_some());
+            }
+        }
+    }
+}
+
+/// A random tensor under a chain of views, the same on each device, with at least `axes` axes.
+fn viewed(sizes: &[usize], views: &[View], axes: usize, device: &Device) -> Tensor {
+    let mut model = Model::counting(sizes);
+    let mut x = Tensor::uniform(-2.0, 2.0, sizes, &mut Rng::seeded(1), device);
+    for view in views {
+        if let Some((next, next_model)) = view.apply(&x, &model) {
+            (x, model) = (next, next_model);
+        }
+    }
+    while x.ndim() < axes {
+        x = x.unsqueeze(0);
+    }
+    x
+}
+
+/// Compares what `f` makes of the same view on every device.
+fn agree(
+    (sizes, views): &(Vec<usize>, Vec<View>),
+    axes: usize,
+    f: impl Fn(&Tensor) -> Tensor,
+) -> Result<(), TestCaseError> {
+    let expected = f(&viewed(sizes, views, axes, &Device::Reference));
+    let values = expected.to_f64();
+    for device in FAST_DEVICES {
+        let found = f(&viewed(sizes, views, axes, &device));
+        prop_assert_eq!(found.sizes(), expected.sizes());
+        let result = compare(&found.to_f64(), &values, 1e-5 * largest(&values).max(1.0));
+        prop_assert!(result.is_ok(), "{device}: {}", result.unwrap_err());
+    }
+    Ok(())
+}
+
+/// Larger sizes, so that blocks and threads come into play, and a chain of views.
+fn views() -> impl Strategy<Value = (Vec<usize>, Vec<View>)> {
+    let size = prop_oneof![1 => Just(0usize), 2 => Just(1), 6 => 2..9usize, 2 => 30..60usize];
+    (prop::collection::vec(size, 1..4), prop::collection::vec(view(), 0..5))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn elementwise_ops_read_any_view(x in views()) {
+        agree(&x, 0, |x| x.tanh() * x - x)?;
+    }
+
+    #[test]
+    fn an_operand_broadcasts_under_any_view(x in views()) {
+        agree(&x, 1, |x| {
+            let row = x.narrow(0, 0, x.size(0).min(1));
+            x * row.exp() + row
+        })?;
+    }
+
+    #[test]
+    fn folds_read_any_view(x in views(), seed in any::<u64>()) {
+        agree(&x, 1, |x| {
+            let axes: Vec<isize> = order(seed, x.ndim()).iter().map(|&axis| axis as isize).collect();
+            x.sum(&axes[..1 + seed as usize % axes.len()])
+        })?;
+        agree(&x, 1, |x| {
+            let axis = seed as isize % x.ndim() as isize;
+            let axis = axis.rem_euclid(x.ndim() as isize);
+            if x.size(axis) == 0 { x.clone() } else { x.max(axis) }
+        })?;
+    }
+
+    #[test]
+    fn rows_are_normalised_in_any_view(x in views()) {
+        agree(&x, 1, |x| x.softmax(-1))?;
+        agree(&x, 1, |x| x.log_softmax(0))?;
+        agree(&x, 1, |x| x.rms_norm(None, 1e-2))?;
+        agree(&x, 1, |x| x.cumsum(-1))?;
+    }
+
+    #[test]
+    fn products_read_any_view(x in views()) {
+        agree(&x, 2, |x| x.matmul(&x.t()))?;
+        agree(&x, 2, |x| x.t().matmul(x))?;
+        agree(&x, 2, |x| x.narrow(-2, 0, x.size(-2).min(1)).add_matmul(x, &x.t().matmul(x), 0.1))?;
+    }
+
+    #[test]
+    fn parts_are_joined_in_any_view(x in views(), axis in 0..4isize) {
+        agree(&x, 1, |x| {
+            let axis = axis % x.ndim() as isize;
+            Tensor::concat(&[x, &x.flip(axis), &x.narrow(axis, 0, x.size(axis) / 2)], axis)
+        })?;
+        agree(&x, 1, |x| Tensor::stack(&[x, &x.exp()], axis % (x.ndim() as isize + 1)))?;
+    }
+
+    #[test]
+    fn elements_are_picked_in_any_view(x in views(), axis in 0..4isize, seed in any::<u64>()) {
+        let ids = |count: usize, limit: usize| {
+            let mut rng = Rng::seeded(seed);
+            let id = |_| if limit == 0 { Ids::IGNORED } else { rng.below(limit) as u32 };
+            Ids::new((0..count).map(id).collect::<Vec<u32>>(), [count], limit).unwrap()
+        };
+        agree(&x, 1, |x| x.index_select(axis % x.ndim() as isize, &ids(7, x.size(axis % x.ndim() as isize))))?;
+        agree(&x, 1, |x| {
+            let axis = axis % x.ndim() as isize;
+            x.gather(axis, &ids(x.count(), x.size(axis)).reshape(x.sizes()))
+        })?;
+        agree(&x, 2, |x| {
+            let rows = x.flatten(0, -2);
+            rows.scatter_rows(&ids(rows.size(0), 5), 5)
+        })?;
+        agree(&x, 1, |x| x.sort(-1, true).0)?;
+    }
+}

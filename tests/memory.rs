@@ -1,0 +1,139 @@
+//! What the history of a computation holds, read off the CPU's pool. The pool is one for the
+//! process, so these tests take turns and live in a file of their own.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use engrad::device::cpu::pool_statistics;
+use engrad::{Device, Rng, Tensor, inference};
+
+static TURN: Mutex<()> = Mutex::new(());
+
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Elements of one matrix: large enough for the pool to count it.
+const ELEMENTS: usize = 128 * 128;
+
+fn matrix(seed: u64) -> Tensor {
+    Tensor::normal(0.1, [128, 128], &mut Rng::seeded(seed), &Device::Cpu)
+}
+
+/// Matrices that are alive after `body`, beside those before.
+fn kept<R>(body: impl FnOnce() -> R) -> (R, usize) {
+    let before = pool_statistics().used;
+    let result = body();
+    (result, (pool_statistics().used - before) / ELEMENTS)
+}
+
+#[test]
+fn a_frozen_weight_keeps_no_activation() {
+    let _turn = turn();
+    let (x, weight) = (matrix(1).tracked(), matrix(2));
+    let input = &x + 1.0;
+    // The input is only needed for the gradient of a tracked weight.
+    let (frozen, saved) = kept(|| (&input * 2.0).linear(&weight, None));
+    assert_eq!(saved, 1, "the product alone");
+    drop(frozen);
+    let tracked = weight.tracked();
+    let (_product, saved) = kept(|| (&input * 2.0).linear(&tracked, None));
+    assert_eq!(saved, 2, "the product and the input of the weight's gradient");
+}
+
+#[test]
+fn an_elementwise_op_keeps_only_what_its_slope_reads() {
+    let _turn = turn();
+    let x = matrix(3).tracked();
+    // The slope of a sum reads nothing, that of a scaling neither.
+    let (_sum, saved) = kept(|| ((&x + &x) * 3.0).sum(..));
+    assert_eq!(saved, 0);
+    let (_root, saved) = kept(|| (&x * 2.0).exp().sum(..));
+    assert_eq!(saved, 1, "the argument of exp");
+}
+
+#[test]
+fn inference_keeps_nothing_but_the_result() {
+    let _turn = turn();
+    let (x, weight) = (matrix(4).tracked(), matrix(5).tracked());
+    let layers = |x: &Tensor| (0..5).fold(x.clone(), |x, _| x.linear(&weight, None).tanh());
+    let (_result, saved) = kept(|| inference(|| layers(&x)));
+    assert_eq!(saved, 1);
+    let (_result, saved) = kept(|| layers(&x));
+    assert!(saved >= 10, "with history: {saved}");
+}
+
+#[test]
+fn a_view_holds_no_copy() {
+    let _turn = turn();
+    let x = matrix(6);
+    let (_views, saved) =
+        kept(|| (x.t(), x.flip(0), x.slice(1, 0..128, 3), x.expand([50, 128, 128]), x.reshape([16384])));
+    assert_eq!(saved, 0);
+    let (_constants, saved) = kept(|| Tensor::zeros([1000, 1000], &Device::Cpu));
+    assert_eq!(saved, 0, "a constant takes the room of one element");
+}
+
+#[test]
+fn backward_frees_activations_as_it_goes() {
+    let _turn = turn();
+    let x = matrix(7).tracked();
+    let layers = 40;
+    // The slope of each layer says how much is alive while it is computed.
+    let seen = std::sync::Arc::new(Mutex::new(Vec::new()));
+    let note = seen.clone();
+    let probe = |y: &Tensor| {
+        let note = note.clone();
+        let pull = engrad::edge(y, [], move |g, []| {
+            note.lock().unwrap().push(pool_statistics().used / ELEMENTS);
+            g.clone()
+        });
+        Tensor::from_op("probe", y.array().clone(), [pull])
+    };
+    let loss = (0..layers).fold(x.clone(), |y, _| probe(&y.tanh())).sum(..);
+    loss.backward();
+    let alive = seen.lock().unwrap().clone();
+    assert_eq!(alive.len(), layers);
+    let (first, last) = (alive[0], alive[layers - 1]);
+    assert!(first >= last + layers - 3, "{first} activations at first and {last} at last");
+    assert!(alive.windows(2).all(|pair| pair[1] <= pair[0]), "{alive:?}");
+}
+
+#[test]
+fn dropping_a_history_gives_everything_back() {
+    let _turn = turn();
+    let before = pool_statistics().used;
+    {
+        let x = matrix(8).tracked();
+        let y = (0..10).fold(x.clone(), |y, _| y.exp().tanh());
+        let gradients = y.sum(..).backward();
+        assert!(gradients.of(&x).is_some());
+    }
+    assert_eq!(pool_statistics().used, before);
+}
+
+#[test]
+fn the_pool_stays_below_the_peak_of_use() {
+    let _turn = turn();
+    for size in [5000, 70_000, 6000, 1 << 20, 5001, 300_000] {
+        let x = Tensor::full(1.0, [size], &Device::Cpu) + 1.0;
+        let _y = &x + &x;
+        let now = pool_statistics();
+        assert!(now.used + now.pooled <= now.peak, "{now:?}");
+    }
+    let now = pool_statistics();
+    assert!(now.used + now.pooled <= now.peak, "{now:?}");
+}
+
+#[test]
+fn a_second_step_takes_its_buffers_from_the_pool() {
+    let _turn = turn();
+    let (x, weight) = (matrix(9), matrix(10).tracked());
+    let step = || x.linear(&weight, None).gelu().sum(..).backward();
+    let first = step();
+    drop(first);
+    let peak = pool_statistics().peak;
+    for _ in 0..3 {
+        step();
+    }
+    assert_eq!(pool_statistics().peak, peak);
+}
