@@ -11,7 +11,8 @@ use std::f32::consts::SQRT_2;
 use std::hint::black_box;
 use std::time::Instant;
 
-use common::table::table;
+use common::Arrangement;
+use common::table::{Case, table};
 use engrad::device::counted;
 use engrad::device::cpu::math;
 use engrad::optim::{AdamW, Optimizer};
@@ -26,13 +27,10 @@ fn main() {
     println!("ceiling: copy {:.1} GB/s, multiply-add {:.0} GFLOP/s", copy_bandwidth(), multiply_add_rate());
     println!("{:28} {:>34} {:>10} {:>10} {:>10}", "op", "sizes", "us", "GB/s", "GFLOP/s");
     for row in table().iter().filter(|row| row.name.contains(&filter)) {
+        let elements = |case: &Case| case.sizes.iter().map(|s| s.iter().product::<usize>()).sum::<usize>();
         let cases = row.cases();
-        let Some(case) = cases
-            .iter()
-            .max_by_key(|case| case.sizes.iter().map(|s| s.iter().product::<usize>()).sum::<usize>())
-        else {
-            continue;
-        };
+        let dense = cases.iter().filter(|case| case.arrangement == Arrangement::Dense);
+        let Some(case) = dense.max_by_key(|case| elements(case)) else { continue };
         let inputs = case.stored(&Device::Cpu);
         let (_, counts) = counted(|| inference(|| case.call(&inputs)));
         let seconds = inference(|| best_time(|| drop(black_box(case.call(&inputs)))));

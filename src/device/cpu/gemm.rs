@@ -250,24 +250,30 @@ fn multiply_by_dots(product: Product) {
     let short_rows = if rows == 1 { 1 } else { kernel.short_rows };
     for first in (0..rows).step_by(short_rows) {
         let short_count = short_rows.min(rows - first);
-        // These few rows are copied: one beside the other, and missing ones as zeros.
-        let mut copy = vec![0.0; short_rows * depth];
-        let shape = [short_count, depth, depth];
-        pack_panels(kernel, a.from(first, 0), shape, |across| across, &mut copy);
-        let short = View { pointer: copy.as_mut_ptr(), row_stride: depth as isize, col_stride: 1 };
-        let dot = Dot {
-            depth,
-            long: b.pointer,
-            long_stride: b.col_stride,
-            long_count: columns,
-            short: short.pointer,
-            short_stride: short.row_stride,
-            short_count,
-            epilogue: epilogue.from(first, 0),
-        };
-        // SAFETY: all rows hold `depth` contiguous values, `short` exactly the rows `dot` expects;
-        // the views came from checked matrices and this part of `out` belongs to this call.
-        unsafe { kernel.dot(&dot) };
+        // The rows stand as they are where they are complete and contiguous; else a copy is.
+        let complete = short_count == short_rows && a.col_stride == 1;
+        let copied = if complete { 0 } else { short_rows * depth };
+        with_scratch(copied, |copy| {
+            let mut short = a.from(first, 0);
+            if !complete {
+                copy.fill(0.0);
+                pack_panels(kernel, short, [short_count, depth, depth], |across| across, copy);
+                short = View { pointer: copy.as_mut_ptr(), row_stride: depth as isize, col_stride: 1 };
+            }
+            let dot = Dot {
+                depth,
+                long: b.pointer,
+                long_stride: b.col_stride,
+                long_count: columns,
+                short: short.pointer,
+                short_stride: short.row_stride,
+                short_count,
+                epilogue: epilogue.from(first, 0),
+            };
+            // SAFETY: all rows hold `depth` contiguous values, `short` exactly the rows `dot` expects;
+            // the views came from checked matrices and this part of `out` belongs to this call.
+            unsafe { kernel.dot(&dot) };
+        });
     }
 }
 
