@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::{Adapted, Lora, Method, attach_where};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::{Module, Param, files, named_params};
+use crate::nn::{Module, Param, files};
 use crate::tensor::Tensor;
 
 const PREFIX: &str = "base_model.model.";
@@ -23,12 +23,7 @@ pub fn save(adapted: &Adapted, directory: &Path) -> Result<()> {
     let mut config = adapted.method.config();
     let targets: Vec<&String> = adapted.sites.iter().map(|(path, _)| path).collect();
     config.insert("target_modules".into(), json!(targets));
-    let mut modules: Vec<&str> = adapted
-        .also
-        .iter()
-        .map(|path| path.rsplit_once('.').map_or(path.as_str(), |(module, _)| module))
-        .collect();
-    modules.dedup();
+    let modules = saved_modules(adapted);
     config.insert("modules_to_save".into(), if modules.is_empty() { Value::Null } else { json!(modules) });
     config.insert("task_type".into(), Value::Null);
     config.insert("base_model_name_or_path".into(), Value::Null);
@@ -43,10 +38,21 @@ pub fn save(adapted: &Adapted, directory: &Path) -> Result<()> {
     files::write_whole(directory.join("adapter_config.json"), text.as_bytes())
 }
 
-/// What an adapter's file holds: its own parameters, and the base's that were trained beside them.
+/// The modules of the base parameters that are trained beside the adapters.
+fn saved_modules(adapted: &Adapted) -> Vec<String> {
+    let module = |path: &String| path.rsplit_once('.').map_or(path.clone(), |(module, _)| module.to_string());
+    let mut modules: Vec<String> = adapted.also.iter().map(module).collect();
+    modules.sort();
+    modules.dedup();
+    modules
+}
+
+/// What an adapter's file holds: its own parameters, and the modules that were trained beside them,
+/// whole, because `modules_to_save` names modules.
 fn stored_params(adapted: &Adapted) -> Vec<(String, Param)> {
+    let modules = saved_modules(adapted);
     let mut params = adapted.adapter_params();
-    params.extend(adapted.base.iter().filter(|(path, _)| adapted.also.contains(path)).cloned());
+    params.extend(adapted.base.iter().filter(|(path, _)| within(path, &modules)).cloned());
     params
 }
 
@@ -76,26 +82,18 @@ pub fn load(model: &dyn Module, directory: impl AsRef<Path>) -> Result<Adapted> 
     let (targets, excluded, saved) =
         (names("target_modules")?, names("exclude_modules")?, names("modules_to_save")?);
     let named = |path: &str, list: &[String]| list.iter().any(|name| ends_with_name(path, name));
-    let before: Vec<(Param, bool)> =
-        named_params(model).into_iter().map(|(_, p)| (p.clone(), p.is_trainable())).collect();
     let chosen = |path: &str| named(path, &targets) && !named(path, &excluded) && !within(path, &saved);
     let Some(mut adapted) = attach_where(model, chosen, method)? else {
         return Err(said(format!("no linear layer of the model is among target_modules {targets:?}")));
     };
-    adapted.also =
-        adapted.base.iter().map(|(path, _)| path.clone()).filter(|path| within(path, &saved)).collect();
-    let file = directory.join("adapter_model.safetensors");
-    if let Err(error) = fill(&adapted, &file) {
-        adapted.detach();
-        before.iter().filter(|(_, trainable)| !trainable).for_each(|(param, _)| param.freeze());
-        return Err(error);
+    adapted.train_also(|path| within(path, &saved));
+    match fill(&adapted, &directory.join("adapter_model.safetensors")) {
+        Ok(()) => Ok(adapted),
+        Err(error) => {
+            adapted.detach();
+            Err(error)
+        }
     }
-    adapted
-        .base
-        .iter()
-        .filter(|(path, _)| adapted.also.contains(path))
-        .for_each(|(_, param)| param.unfreeze());
-    Ok(adapted)
 }
 
 /// Gives every stored parameter its value from the file, once all of them are there and fit.
@@ -103,11 +101,22 @@ fn fill(adapted: &Adapted, file: &Path) -> Result<()> {
     let params = stored_params(adapted);
     let device = params.first().map_or(Device::Cpu, |(_, param)| param.device());
     let tensors = files::read(file, &device)?.tensors;
-    let mut by_path: BTreeMap<String, Tensor> = tensors
-        .into_iter()
-        .map(|(name, tensor)| (name.strip_prefix(PREFIX).unwrap_or(&name).to_string(), tensor))
-        .collect();
-    files::assign(file, &params, &mut by_path)
+    let count = tensors.len();
+    let by_path: BTreeMap<String, Tensor> =
+        tensors.into_iter().map(|(name, tensor)| (path_of(&name), tensor)).collect();
+    if by_path.len() < count {
+        return Err(Error::format(file, "holds a parameter twice, under two forms of its name"));
+    }
+    files::assign(file, &params, by_path)
+}
+
+/// The path of a stored parameter. Other tools write the adapter's name into it too, as it stands in a
+/// live PEFT model: `lora_A.default.weight`.
+fn path_of(name: &str) -> String {
+    name.strip_prefix(PREFIX)
+        .unwrap_or(name)
+        .replace(".modules_to_save.default.", ".")
+        .replace(".default.", ".")
 }
 
 /// Whether `name` is the whole path or its last segments.

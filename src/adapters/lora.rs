@@ -63,12 +63,32 @@ impl Lora {
             ("use_qalora", json!(false)),
             ("alora_invocation_tokens", Value::Null),
             ("fan_in_fan_out", json!(false)),
+            ("use_bdlora", Value::Null),
+            ("arrow_config", Value::Null),
+            ("kasa_config", Value::Null),
+            ("monteclora_config", Value::Null),
         ] {
             if let Some(value) = config.get(key).filter(|value| **value != plain && !value.is_null()) {
                 return Err(Error::Adapter(format!(
                     "{key} = {value} is a variant of LoRA that is not implemented"
                 )));
             }
+        }
+        // Others change the base weights, or add to the file what is not read here.
+        let plain = [
+            json!(true),
+            json!(false),
+            json!("gaussian"),
+            json!("orthogonal"),
+            json!("eva"),
+            json!("mica"),
+            Value::Null,
+        ];
+        if let Some(start) = config.get("init_lora_weights").filter(|start| !plain.contains(start)) {
+            return Err(Error::Adapter(format!(
+                "init_lora_weights = {start} changes the base weights, which is not implemented; \
+                 convert the adapter to plain LoRA when saving it"
+            )));
         }
         let rank = number("r", 8.0)?;
         if rank < 1.0 || rank.fract() != 0.0 || rank > 65536.0 {
@@ -114,8 +134,13 @@ impl Adapter for LowRank {
 
 impl Method for Lora {
     fn attach(&mut self, site: &Site) -> Result<Arc<dyn Adapter>> {
-        if self.rank == 0 {
-            return Err(Error::Adapter("a rank of 0 adapts nothing".into()));
+        let largest = site.inputs.max(site.outputs);
+        if self.rank == 0 || self.rank > largest {
+            let Site { inputs, outputs, .. } = site;
+            return Err(Error::Adapter(format!(
+                "rank {} does not fit {inputs} -> {outputs}; expected 1 to {largest}",
+                self.rank
+            )));
         }
         let bound = 1.0 / (site.inputs as f64).sqrt();
         let mut rng = Rng::derived(self.seed, site.number as u64);
@@ -133,7 +158,8 @@ impl Method for Lora {
         let entries = json!({
             "peft_type": "LORA",
             "r": self.rank,
-            "lora_alpha": self.alpha,
+            // PEFT writes whole numbers without a point, and some readers insist on it.
+            "lora_alpha": if self.alpha.fract() == 0.0 { json!(self.alpha as i64) } else { json!(self.alpha) },
             "lora_dropout": self.dropout,
             "use_rslora": self.rank_stabilised,
             "use_dora": false,

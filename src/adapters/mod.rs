@@ -59,6 +59,8 @@ pub struct Adapted {
     sites: Vec<(String, Linear)>,
     /// Every parameter that the model had before.
     base: Vec<(String, Param)>,
+    /// Which of them were frozen before.
+    frozen: Vec<Param>,
     /// Paths of base parameters that are trained too.
     also: Vec<String>,
 }
@@ -108,25 +110,39 @@ fn attach_where(
             return Err(Error::Adapter(format!("{path}: {error}")));
         }
     }
+    let frozen = base.iter().filter(|(_, param)| !param.is_trainable()).map(|(_, p)| p.clone()).collect();
     base.iter().for_each(|(_, param)| param.freeze());
-    Ok(Some(Adapted { method, sites, base, also: Vec::new() }))
+    Ok(Some(Adapted { method, sites, base, frozen, also: Vec::new() }))
 }
 
 impl Adapted {
-    /// Trains the base parameters whose path fits too (heads, norms); they join the adapter's file.
+    /// Trains the base parameters whose path fits too (heads, norms); their modules join the adapter's
+    /// file.
     ///
-    /// **Errors** when none fits.
+    /// **Errors** when none fits; the adapters are then out again.
     pub fn also_train(mut self, pattern: &str) -> Result<Adapted> {
         let compiled = Pattern::new(pattern);
-        let found = self.base.iter().filter(|(path, _)| compiled.matches(path));
-        let paths: Vec<String> =
-            found.inspect(|(_, param)| param.unfreeze()).map(|(path, _)| path.clone()).collect();
-        if paths.is_empty() {
-            return Err(Error::Names(format!("no parameter fits {pattern:?}")));
+        if !self.train_also(|path| compiled.matches(path)) {
+            let example = self.base.first().map_or("none".to_string(), |(path, _)| path.clone());
+            self.detach();
+            return Err(Error::Names(format!(
+                "no parameter fits {pattern:?}; the first one is called {example}"
+            )));
         }
-        let fresh: Vec<String> = paths.into_iter().filter(|path| !self.also.contains(path)).collect();
-        self.also.extend(fresh);
         Ok(self)
+    }
+
+    /// Unfreezes the chosen base parameters, and says whether there are any.
+    fn train_also(&mut self, chosen: impl Fn(&str) -> bool) -> bool {
+        let mut any = false;
+        for (path, param) in self.base.iter().filter(|(path, _)| chosen(path)) {
+            any = true;
+            param.unfreeze();
+            if !self.also.contains(path) {
+                self.also.push(path.clone());
+            }
+        }
+        any
     }
 
     /// Computes with merged weights from now on; exact to the bit, and the base stays untouched.
@@ -139,10 +155,12 @@ impl Adapted {
         self.sites.iter().for_each(|(_, linear)| linear.unmerge());
     }
 
-    /// Takes every adapter out; the model is again what it was, with all of it trainable.
+    /// Takes every adapter out; what was trainable before is trainable again. Base parameters that
+    /// were trained beside the adapters keep their values.
     pub fn detach(self) {
         self.sites.iter().for_each(|(_, linear)| drop(linear.detach()));
         self.base.iter().for_each(|(_, param)| param.unfreeze());
+        self.frozen.iter().for_each(Param::freeze);
     }
 
     /// Adapter parameters and those trained beside them, by path. Asked every step, because

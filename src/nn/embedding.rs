@@ -15,7 +15,12 @@ pub struct Embedding {
 impl Embedding {
     /// A table of normally distributed numbers with `deviation`.
     pub fn new(rows: usize, width: usize, deviation: f64, rng: &mut Rng, device: &Device) -> Embedding {
-        Embedding { weight: Param::new(&Tensor::normal(deviation, [rows, width], rng, device)) }
+        Embedding::from_weights(&Tensor::normal(deviation, [rows, width], rng, device))
+    }
+
+    /// A given table: `[rows, width]`.
+    pub fn from_weights(table: &Tensor) -> Embedding {
+        Embedding { weight: Param::new(table) }
     }
 
     /// The vector of each id: `[ids..] -> [ids.., width]`.

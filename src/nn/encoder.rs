@@ -8,6 +8,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::attention::SelfAttention;
 use super::embedding::Embedding;
@@ -71,14 +72,17 @@ impl EncoderConfig {
         let text = std::fs::read_to_string(&path).map_err(|error| Error::io(&path, error))?;
         let value: serde_json::Value =
             serde_json::from_str(&text).map_err(|error| Error::format(&path, error.to_string()))?;
-        if let Some(kind) = value.get("model_type").filter(|kind| *kind != "bert") {
-            return Err(Error::format(
-                &path,
-                format!("model_type {kind} is not implemented; expected \"bert\""),
-            ));
-        }
-        if let Some(kind) = value.get("position_embedding_type").filter(|kind| *kind != "absolute") {
-            return Err(Error::format(&path, format!("position_embedding_type {kind} is not implemented")));
+        let implemented = [
+            ("model_type", json!("bert")),
+            ("position_embedding_type", json!("absolute")),
+            ("is_decoder", json!(false)),
+            ("add_cross_attention", json!(false)),
+        ];
+        for (key, expected) in implemented {
+            if let Some(found) = value.get(key).filter(|found| **found != expected && !found.is_null()) {
+                let what = format!("{key} {found} is not implemented; expected {expected}");
+                return Err(Error::format(&path, what));
+            }
         }
         let config: EncoderConfig =
             serde_json::from_value(value).map_err(|error| Error::format(&path, error.to_string()))?;
@@ -97,10 +101,21 @@ impl EncoderConfig {
             ("type_vocab_size", self.type_vocab_size),
         ];
         for (name, value) in positive {
-            // Far beyond every published model; keeps products of two sizes from overflowing.
-            if value == 0 || value > 1 << 24 {
-                return Err(Error::Config(format!("{name} is {value}, which is no usable size")));
+            if value == 0 || value > LARGEST_SIZE {
+                return Err(Error::Config(format!("{name} is {value}, expected 1 to {LARGEST_SIZE}")));
             }
+        }
+        if self.num_hidden_layers > MOST_LAYERS {
+            let layers = self.num_hidden_layers;
+            return Err(Error::Config(format!(
+                "num_hidden_layers is {layers}, expected at most {MOST_LAYERS}"
+            )));
+        }
+        if self.parameters() > MOST_PARAMETERS {
+            return Err(Error::Config(format!(
+                "these sizes make {} parameters, which is more than {MOST_PARAMETERS}",
+                self.parameters()
+            )));
         }
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             let (hidden, heads) = (self.hidden_size, self.num_attention_heads);
@@ -127,7 +142,28 @@ impl EncoderConfig {
         }
         Ok(())
     }
+
+    /// How many numbers an encoder of these sizes has; the sizes are within their limits.
+    fn parameters(&self) -> u128 {
+        let [rows, width, hidden, layers] = [
+            self.vocab_size + self.max_position_embeddings + self.type_vocab_size,
+            self.hidden_size,
+            self.intermediate_size,
+            self.num_hidden_layers,
+        ]
+        .map(|size| size as u128);
+        let linear = |inputs: u128, outputs: u128| (inputs + 1) * outputs;
+        let norm = 2 * width;
+        let layer = 4 * linear(width, width) + linear(width, hidden) + linear(hidden, width) + 2 * norm;
+        rows * width + norm + layers * layer + linear(width, width)
+    }
 }
+
+/// Limits far beyond every published encoder, so that a wrong number in a file ends in an error
+/// and not in an attempt to allocate terabytes.
+const LARGEST_SIZE: usize = 1 << 24;
+const MOST_LAYERS: usize = 1 << 12;
+const MOST_PARAMETERS: u128 = 1 << 34;
 
 /// Sequences of token ids, padded to the longest, that were checked against a model.
 #[derive(Clone, Debug)]
@@ -179,6 +215,13 @@ impl Module for Embeddings {
     }
 }
 
+/// Gives a weight of some sizes its first values.
+type Fill<'f> = dyn FnMut([usize; 2]) -> Tensor + 'f;
+
+fn linear(inputs: usize, outputs: usize, weight: &mut Fill, device: &Device) -> Linear {
+    Linear::from_weights(&weight([outputs, inputs]), Some(&Tensor::zeros([outputs], device)))
+}
+
 /// One layer: attention and feed-forward, each added to its input and normalised.
 struct Layer {
     attention: SelfAttention,
@@ -190,10 +233,9 @@ struct Layer {
 }
 
 impl Layer {
-    fn new(config: &EncoderConfig, rng: &mut Rng, device: &Device) -> Layer {
-        let (width, hidden, deviation) =
-            (config.hidden_size, config.intermediate_size, config.initializer_range);
-        let mut linear = |inputs, outputs| Linear::new(inputs, outputs, deviation, rng, device);
+    fn new(config: &EncoderConfig, weight: &mut Fill, device: &Device) -> Layer {
+        let (width, hidden) = (config.hidden_size, config.intermediate_size);
+        let mut linear = |inputs, outputs| linear(inputs, outputs, weight, device);
         let attention = SelfAttention {
             query: linear(width, width),
             key: linear(width, width),
@@ -251,9 +293,14 @@ impl Encoder {
     ///
     /// **Errors** when the configuration contradicts itself.
     pub fn new(config: &EncoderConfig, rng: &mut Rng, device: &Device) -> Result<Encoder> {
+        let deviation = config.initializer_range;
+        Encoder::filled(config, &mut |sizes| Tensor::normal(deviation, sizes, rng, device), device)
+    }
+
+    fn filled(config: &EncoderConfig, weight: &mut Fill, device: &Device) -> Result<Encoder> {
         config.check()?;
-        let (width, deviation) = (config.hidden_size, config.initializer_range);
-        let mut table = |rows| Embedding::new(rows, width, deviation, rng, device);
+        let width = config.hidden_size;
+        let mut table = |rows| Embedding::from_weights(&weight([rows, width]));
         let embeddings = Embeddings {
             word: table(config.vocab_size),
             position: table(config.max_position_embeddings),
@@ -261,8 +308,8 @@ impl Encoder {
             norm: LayerNorm::new(width, config.layer_norm_eps, device),
             dropout: config.hidden_dropout_prob,
         };
-        let layers = (0..config.num_hidden_layers).map(|_| Layer::new(config, rng, device)).collect();
-        let pooler = Linear::new(width, width, deviation, rng, device);
+        let layers = (0..config.num_hidden_layers).map(|_| Layer::new(config, weight, device)).collect();
+        let pooler = linear(width, width, weight, device);
         Ok(Encoder { config: config.clone(), embeddings, layers, pooler })
     }
 
@@ -271,7 +318,8 @@ impl Encoder {
     /// **Errors** when a file is missing or malformed, or when names or shapes disagree.
     pub fn from_directory(directory: impl AsRef<Path>, device: &Device) -> Result<Encoder> {
         let config = EncoderConfig::read(&directory)?;
-        let encoder = Encoder::new(&config, &mut Rng::seeded(0), device)?;
+        // Zeros take no room, so a model that the file does not hold is refused before it costs any.
+        let encoder = Encoder::filled(&config, &mut |sizes| Tensor::zeros(sizes, device), device)?;
         files::load(directory.as_ref().join("model.safetensors"), &encoder)?;
         Ok(encoder)
     }
@@ -287,12 +335,11 @@ impl Encoder {
     /// outside of the vocabulary, or types do not fit.
     pub fn batch(&self, sequences: &[Vec<u32>], types: Option<&[Vec<u32>]>) -> Result<TokenBatch> {
         let lengths: Vec<usize> = sequences.iter().map(Vec::len).collect();
-        let time = lengths.iter().copied().max().unwrap_or(0);
-        if lengths.contains(&0) || lengths.is_empty() {
-            return Err(Error::Ids(format!(
-                "{} sequences, of which one is empty or none exists",
-                lengths.len()
-            )));
+        let Some(&time) = lengths.iter().max() else {
+            return Err(Error::Ids("a batch needs at least one sequence".into()));
+        };
+        if let Some(at) = lengths.iter().position(|&length| length == 0) {
+            return Err(Error::Ids(format!("sequence {at} of the batch is empty")));
         }
         if time > self.config.max_position_embeddings {
             let limit = self.config.max_position_embeddings;
@@ -311,7 +358,14 @@ impl Encoder {
             return Err(Error::Ids("token types do not have the lengths of their sequences".into()));
         }
         let types = types.map_or(vec![0; sizes[0] * time], |types| padded(types, 0));
-        Ok(TokenBatch { ids, types: Ids::new(types, sizes, self.config.type_vocab_size)?, lengths })
+        let types = Ids::new(types, sizes, self.config.type_vocab_size)?;
+        if [&ids, &types].iter().any(|ids| ids.values().contains(&Ids::IGNORED)) {
+            return Err(Error::Ids(format!(
+                "a token or segment is {}, which marks none at all",
+                Ids::IGNORED
+            )));
+        }
+        Ok(TokenBatch { ids, types, lengths })
     }
 
     /// The last layer's hidden states: `[batch, time, width]`.

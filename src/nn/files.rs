@@ -49,6 +49,14 @@ pub fn read(path: impl AsRef<Path>, device: &Device) -> Result<Contents> {
 /// `None` for integers, which are buffers rather than weights.
 fn to_tensor(view: &TensorView, device: &Device) -> std::result::Result<Option<Tensor>, String> {
     let (bytes, sizes) = (view.data(), view.shape());
+    // A size of 0 hides any other from the format's own check, and strides are products too.
+    if sizes
+        .iter()
+        .try_fold(1isize, |product, &size| product.checked_mul(size.max(1).try_into().ok()?))
+        .is_none()
+    {
+        return Err(format!("the sizes {sizes:?} are beyond any memory"));
+    }
     let f32_of = |values: Vec<f32>| Some(Tensor::new(&values, sizes, device));
     Ok(match view.dtype() {
         Dtype::F32 => f32_of(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
@@ -154,17 +162,30 @@ pub fn load(path: impl AsRef<Path>, model: &dyn Module) -> Result<()> {
     let path = path.as_ref();
     let params = named_params(model);
     let device = params.first().map_or(Device::Cpu, |(_, param)| param.device());
-    assign(path, &params, &mut read(path, &device)?.tensors)
+    assign(path, &params, read(path, &device)?.tensors)
 }
 
 /// Gives each parameter the tensor of its name, once all are there and fit and none is left over.
 ///
-/// **Errors** list all that is missing, unexpected or misshapen; no parameter has then changed.
+/// **Errors** as [`matched`]; no parameter has then changed.
 pub(crate) fn assign(
     path: &Path,
     params: &[(String, Param)],
-    stored: &mut BTreeMap<String, Tensor>,
+    stored: BTreeMap<String, Tensor>,
 ) -> Result<()> {
+    let found = matched(path, params, stored)?;
+    found.iter().for_each(|(param, tensor)| param.set(tensor));
+    Ok(())
+}
+
+/// Finds each parameter's tensor by name.
+///
+/// **Errors** list all that is missing, unexpected or misshapen.
+pub(crate) fn matched<'p>(
+    path: &Path,
+    params: &'p [(String, Param)],
+    mut stored: BTreeMap<String, Tensor>,
+) -> Result<Vec<(&'p Param, Tensor)>> {
     let mut problems = Vec::new();
     let mut found = Vec::new();
     for (name, param) in params {
@@ -185,8 +206,7 @@ pub(crate) fn assign(
     if !problems.is_empty() {
         return Err(Error::Names(format!("{}:\n  {}", path.display(), problems.join("\n  "))));
     }
-    found.iter().for_each(|(param, tensor)| param.set(tensor));
-    Ok(())
+    Ok(found)
 }
 
 /// The names under which a parameter may stand in a file, the likeliest first.

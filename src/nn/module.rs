@@ -157,8 +157,17 @@ impl Summary {
     pub fn totals(&self) -> String {
         let (trainable, total) = (self.trainable(), self.total());
         let percent = 100.0 * trainable as f64 / total.max(1) as f64;
+        let [trainable, total] = [trainable, total].map(grouped);
         format!("trainable params: {trainable} || all params: {total} || trainable%: {percent:.4}")
     }
+}
+
+/// A number with a comma before every three digits.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let parts: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|d| str::from_utf8(d).expect("digits")).collect();
+    parts.join(",")
 }
 
 impl fmt::Display for Summary {

@@ -24,7 +24,6 @@ impl Param {
     pub fn new(value: &Tensor) -> Param {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let value = value.detach().contiguous();
         Param(Arc::new(Inner { id, sizes: value.sizes().to_vec(), value: RwLock::new(value.tracked()) }))
     }
 

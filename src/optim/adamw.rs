@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use super::{Optimizer, stored};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::expr::Program;
 use crate::nn::Param;
 use crate::ops::elementwise::run_program;
@@ -77,8 +77,17 @@ impl Optimizer for AdamW {
     }
 
     fn restore(&mut self, param: &Param, state: &HashMap<String, Tensor>) -> Result<()> {
+        if state.is_empty() {
+            self.moments.remove(&param.id());
+            return Ok(());
+        }
         let [mean, square, steps] = stored(param, state, ["mean", "square", "steps"])?;
-        self.moments.insert(param.id(), Moments { mean, square, steps: steps.item() as u32 });
+        let steps = steps.item();
+        // The file holds the count as f32, which is exact up to here.
+        if !(0.0..=f64::from(1 << 24)).contains(&steps) || steps.fract() != 0.0 {
+            return Err(Error::Names(format!("optimiser state steps is {steps}, expected a count")));
+        }
+        self.moments.insert(param.id(), Moments { mean, square, steps: steps as u32 });
         Ok(())
     }
 }

@@ -27,9 +27,10 @@ pub trait Optimizer {
     /// What a parameter's next update depends on, by name; empty before its first.
     fn state(&self, param: &Param) -> Vec<(&'static str, Tensor)>;
 
-    /// Puts back what [`Optimizer::state`] gave.
+    /// Puts back what [`Optimizer::state`] gave; an empty state is that of a parameter before its first
+    /// update.
     ///
-    /// **Errors** when a part is missing, unknown or misshapen.
+    /// **Errors** when a part is missing or misshapen; the state is then as it was.
     fn restore(&mut self, param: &Param, state: &HashMap<String, Tensor>) -> Result<()>;
 }
 
@@ -46,11 +47,8 @@ fn stored<const N: usize>(
         match state.get(name) {
             Some(tensor) if tensor.sizes() == sizes => found.push(tensor.clone()),
             Some(tensor) => {
-                let sizes = tensor.sizes();
-                return Err(Error::Names(format!(
-                    "optimiser state {name} is {sizes:?}, expected {:?}",
-                    param.sizes()
-                )));
+                let found = tensor.sizes();
+                return Err(Error::Names(format!("optimiser state {name} is {found:?}, expected {sizes:?}")));
             }
             None => return Err(Error::Names(format!("optimiser state {name} is missing"))),
         }

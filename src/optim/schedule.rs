@@ -1,7 +1,7 @@
 //! The learning rate over the steps: up from 0 during warm-up, then along a shape.
 
 /// How the rate moves after warm-up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Shape {
     /// It stays.
     #[default]
@@ -10,16 +10,35 @@ pub enum Shape {
     Linear,
     /// Along half a cosine to 0 at the last step (arXiv 1608.03983, without restarts).
     Cosine,
+    /// Along that many half cosines, each beginning at the peak.
+    CosineRestarts(u32),
+    /// Along `(1 - done)^power`, down to a share of the peak that then stays.
+    Polynomial {
+        /// 1 is a straight line.
+        power: f64,
+        /// The share of the peak at the last step.
+        end: f64,
+    },
+    /// As `1 / √step`, scaled to begin at the peak; the number shifts the start and is mostly the
+    /// length of the warm-up.
+    InverseSqrt(u64),
+    /// Multiplied by `factor` after every so many steps.
+    Stepped {
+        /// Steps between two changes.
+        every: u64,
+        /// What each change multiplies by.
+        factor: f64,
+    },
 }
 
-/// The learning rate of each step, counted from 0; the same as transformers' schedules.
+/// The learning rate of each step, counted from 0; up to the last step the same as transformers'.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
     /// The rate after warm-up.
     pub peak: f64,
     /// Steps in which the rate grows in a straight line from 0.
     pub warm_up: u64,
-    /// Steps in all; the rate stays 0 after them, unless it is constant.
+    /// Steps in all; after them a shape that ends stays at its end.
     pub total: u64,
     /// What happens after warm-up.
     pub shape: Shape,
@@ -46,13 +65,22 @@ impl Schedule {
         if step < self.warm_up {
             return self.peak * step as f64 / self.warm_up as f64;
         }
-        let span = self.total.saturating_sub(self.warm_up).max(1) as f64;
-        let done = ((step - self.warm_up) as f64 / span).min(1.0);
+        let after = step - self.warm_up;
+        let done = match self.total.checked_sub(self.warm_up) {
+            Some(span) if after < span => after as f64 / span as f64,
+            _ => 1.0,
+        };
+        let cosine = |done: f64| 0.5 * (1.0 + (std::f64::consts::PI * done).cos());
         self.peak
             * match self.shape {
                 Shape::Constant => 1.0,
                 Shape::Linear => 1.0 - done,
-                Shape::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
+                Shape::Cosine => cosine(done),
+                Shape::CosineRestarts(_) if done == 1.0 => 0.0,
+                Shape::CosineRestarts(cycles) => cosine((f64::from(cycles) * done).fract()),
+                Shape::Polynomial { power, end } => (1.0 - end) * (1.0 - done).powf(power) + end,
+                Shape::InverseSqrt(shift) => (shift.max(1) as f64 / (after + shift.max(1)) as f64).sqrt(),
+                Shape::Stepped { every, factor } => factor.powf((after / every.max(1)) as f64),
             }
     }
 }

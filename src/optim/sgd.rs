@@ -73,6 +73,10 @@ impl Optimizer for Sgd {
     }
 
     fn restore(&mut self, param: &Param, state: &HashMap<String, Tensor>) -> Result<()> {
+        if state.is_empty() {
+            self.velocities.remove(&param.id());
+            return Ok(());
+        }
         let [velocity] = stored(param, state, ["velocity"])?;
         self.velocities.insert(param.id(), velocity);
         Ok(())

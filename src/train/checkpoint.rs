@@ -34,14 +34,17 @@ impl<T: Trainable, O: Optimizer> Trainer<T, O> {
 
     /// Goes on where [`Trainer::save`] stopped.
     ///
-    /// **Errors** when the file is malformed or belongs to other parameters; nothing has changed then
-    /// except that the optimiser may hold some restored state.
-    pub fn resume(&mut self, path: impl AsRef<Path>) -> Result<()> {
+    /// **Errors** when the file is malformed, or belongs to other parameters or another optimiser;
+    /// nothing has changed then.
+    pub fn resume(&mut self, path: impl AsRef<Path>) -> Result<()>
+    where
+        O: Clone,
+    {
         let path = path.as_ref();
         let params = self.params();
         let device = params.first().map_or(Device::Cpu, |(_, param)| param.device());
         let contents = files::read(path, &device)?;
-        let step = contents.metadata.get("step").and_then(|step| step.parse().ok());
+        let step = contents.metadata.get("step").and_then(|step| step.parse::<u32>().ok());
         let Some(step) = step else {
             return Err(Error::format(path, "holds no step: not a training checkpoint"));
         };
@@ -56,13 +59,19 @@ impl<T: Trainable, O: Optimizer> Trainer<T, O> {
                 states.entry(param.to_string()).or_default().insert(part.to_string(), tensor);
             }
         }
+        let values = files::matched(path, &params, values)?;
+        let mut optimizer = self.optimizer.clone();
         for (name, param) in &params {
-            if let Some(state) = states.get(name) {
-                self.optimizer.restore(param, state)?;
-            }
+            optimizer.restore(param, &states.remove(name).unwrap_or_default())?;
         }
-        files::assign(path, &params, &mut values)?;
-        self.step = step;
+        if let Some(name) = states.keys().next() {
+            return Err(Error::format(
+                path,
+                format!("holds the optimiser's state of {name}, which is not trained"),
+            ));
+        }
+        values.iter().for_each(|(param, value)| param.set(value));
+        (self.optimizer, self.step) = (optimizer, u64::from(step));
         Ok(())
     }
 

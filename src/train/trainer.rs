@@ -107,8 +107,8 @@ impl<T: Trainable, O: Optimizer> Trainer<T, O> {
 
     /// One step on one loss.
     ///
-    /// **Errors** when the loss or the gradients are not finite, or a trainable parameter received no
-    /// gradient; nothing has changed then.
+    /// **Errors** when the loss is not finite, nothing is trainable, or a trainable parameter received
+    /// no gradient; with clipping also when the gradients are not finite. Nothing has changed then.
     pub fn step(&mut self, loss: impl FnOnce() -> Tensor) -> Result<Step> {
         let mut loss = Some(loss);
         self.step_over(1, |_| (loss.take().expect("called once"))())
@@ -119,6 +119,9 @@ impl<T: Trainable, O: Optimizer> Trainer<T, O> {
     ///
     /// **Errors** as [`Trainer::step`].
     pub fn step_over(&mut self, parts: usize, mut loss: impl FnMut(usize) -> Tensor) -> Result<Step> {
+        if parts == 0 {
+            return Err(Error::Data("a step over no parts has no loss".into()));
+        }
         let mut rng = Rng::derived(self.seed, self.step);
         let mut total = 0.0;
         let mut gradients = Gradients::default();
@@ -175,6 +178,9 @@ impl<T: Trainable, O: Optimizer> Trainer<T, O> {
 
 /// Silent loss of gradients is the worst mistake a framework can make.
 fn check_all_reached(groups: &[Group], gradients: &Gradients) -> Result<()> {
+    if groups.iter().all(|group| group.params.is_empty()) {
+        return Err(Error::Config("no parameter is trainable; unfreeze some, or attach adapters".into()));
+    }
     let all = groups.iter().flat_map(|group| &group.params);
     let missing: Vec<String> = all
         .filter(|(_, param)| gradients.of(&param.value()).is_none())

@@ -1,0 +1,113 @@
+//! Reference values as the golden folders store them: safetensors beside JSON.
+//!
+//! Read with the `safetensors` crate directly, because ids and masks are integers, which
+//! `engrad::nn::files` passes over.
+#![allow(dead_code)]
+
+use std::path::Path;
+
+use engrad::{Device, Ids, Tensor};
+use safetensors::tensor::{Dtype, SafeTensors};
+
+/// The tensors of one file, and what the JSON beside it says.
+pub struct Stored {
+    bytes: Vec<u8>,
+    pub notes: serde_json::Value,
+}
+
+impl Stored {
+    /// Reads `path.safetensors` and `path.json`.
+    pub fn read(path: impl AsRef<Path>) -> Stored {
+        let path = path.as_ref();
+        let read = |extension: &str| {
+            let path = path.with_extension(extension);
+            std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        };
+        let notes = serde_json::from_slice(&read("json")).expect("golden files hold valid JSON");
+        Stored { bytes: read("safetensors"), notes }
+    }
+
+    fn file(&self) -> SafeTensors<'_> {
+        SafeTensors::deserialize(&self.bytes).expect("golden files are valid")
+    }
+
+    /// Every name, in no particular order.
+    pub fn names(&self) -> Vec<String> {
+        self.file().names().into_iter().map(String::from).collect()
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.file().tensor(name).is_ok()
+    }
+
+    /// The sizes of a tensor.
+    pub fn sizes(&self, name: &str) -> Vec<usize> {
+        self.file().tensor(name).unwrap_or_else(|_| panic!("{name} is not stored")).shape().to_vec()
+    }
+
+    /// The values of a tensor, whatever its type.
+    pub fn values(&self, name: &str) -> Vec<f64> {
+        let file = self.file();
+        let view = file.tensor(name).unwrap_or_else(|_| panic!("{name} is not stored"));
+        let bytes = view.data();
+        match view.dtype() {
+            Dtype::F64 => bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
+            Dtype::F32 => bytes.as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect(),
+            Dtype::I64 => bytes.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect(),
+            Dtype::I32 => bytes.as_chunks().0.iter().map(|b| f64::from(i32::from_le_bytes(*b))).collect(),
+            Dtype::U8 => bytes.iter().map(|&b| f64::from(b)).collect(),
+            other => panic!("{name} is {other:?}"),
+        }
+    }
+
+    /// One number.
+    pub fn number(&self, name: &str) -> f64 {
+        self.values(name)[0]
+    }
+
+    /// A tensor on a device.
+    pub fn tensor(&self, name: &str, device: &Device) -> Tensor {
+        Tensor::from_f64(&self.values(name), self.sizes(name), device)
+    }
+
+    /// Class labels, all of them or those of one step.
+    pub fn labels(&self, name: &str, step: Option<usize>, classes: usize) -> Ids {
+        let values: Vec<u32> = self.slice(name, step).1.iter().map(|&value| value as u32).collect();
+        let count = values.len();
+        Ids::new(values, [count], classes).expect("golden labels are valid")
+    }
+
+    /// Token sequences and their segments without the padding, all of them or those of one step.
+    pub fn sequences(&self, step: Option<usize>) -> (Vec<Vec<u32>>, Option<Vec<Vec<u32>>>) {
+        let (time, mask) = self.slice("attention_mask", step);
+        let cut = |name: &str| -> Vec<Vec<u32>> {
+            let values = self.slice(name, step).1;
+            let rows = values.chunks(time).zip(mask.chunks(time));
+            rows.map(|(row, mask)| {
+                let length = mask.iter().filter(|&&counts| counts == 1.0).count();
+                row[..length].iter().map(|&id| id as u32).collect()
+            })
+            .collect()
+        };
+        (cut("input_ids"), self.has("token_type_ids").then(|| cut("token_type_ids")))
+    }
+
+    /// The last size and the values of a tensor, or of its part that belongs to a step.
+    fn slice(&self, name: &str, step: Option<usize>) -> (usize, Vec<f64>) {
+        let (sizes, values) = (self.sizes(name), self.values(name));
+        let last = *sizes.last().expect("not a single number");
+        let Some(step) = step else { return (last, values) };
+        let length = values.len() / sizes[0];
+        (last, values[step * length..(step + 1) * length].to_vec())
+    }
+}
+
+/// The largest difference, relative to the largest magnitude expected (or to `scale`, if larger).
+pub fn deviation(found: &[f64], expected: &[f64], scale: f64) -> f64 {
+    assert_eq!(found.len(), expected.len(), "as many values as expected");
+    let largest = expected.iter().fold(scale, |largest, x| largest.max(x.abs()));
+    let differences = found.iter().zip(expected).map(|(found, expected)| (found - expected).abs());
+    // NaN is not lost, as it would be by f64::max.
+    let worst = differences.fold(0.0, |worst: f64, d| if d > worst || d.is_nan() { d } else { worst });
+    if worst == 0.0 { 0.0 } else { worst / largest }
+}
