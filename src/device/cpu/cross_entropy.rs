@@ -1,9 +1,8 @@
 //! Cross-entropy of rows of logits, without ever storing probabilities.
 
 use super::math;
-use super::reduce::{row_max, row_sum};
+use super::reduce::{max, sum};
 use super::simd::simd;
-use super::softmax::exp_shifted;
 use crate::device::array::{Array, Ids};
 
 /// Elements of a row that are exponentiated at a time.
@@ -24,18 +23,20 @@ pub fn cross_entropy(logits: &Array, targets: &Ids, losses: &mut [f32], log_sums
     });
 }
 
-/// `log(sum(exp(x)))` of a row, shifted by its maximum so that nothing overflows.
-fn log_sum_exp(row: &[f32]) -> f32 {
-    let max = row_max(row);
-    let mut terms = [0.0; BLOCK];
-    let sum: f64 = row
-        .chunks(BLOCK)
-        .map(|x| {
-            exp_shifted(x, max, &mut terms[..x.len()]);
-            f64::from(row_sum(&terms[..x.len()]))
-        })
-        .sum();
-    max + sum.ln() as f32
+simd! {
+    /// `log(sum(exp(x)))` of a row, shifted by its maximum so that nothing overflows.
+    fn log_sum_exp(row: &[f32]) -> f32 {
+        let shift = max(row);
+        let mut terms = [0.0; BLOCK];
+        let mut total = 0.0;
+        for x in row.chunks(BLOCK) {
+            let terms = &mut terms[..x.len()];
+            terms.iter_mut().zip(x).for_each(|(term, &x)| *term = math::exp(x - shift));
+            // Summed in f64, so that a large vocabulary costs no digits.
+            total += f64::from(sum(terms));
+        }
+        shift + total.ln() as f32
+    }
 }
 
 /// `(softmax(x) - onehot(target))·g` of each row; 0 where ignored.

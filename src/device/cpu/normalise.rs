@@ -1,8 +1,7 @@
 //! Normalised rows (the heart of layer norm and of root-mean-square norm) and their gradient.
 
-use super::reduce::row_sum;
+use super::reduce::{dot, sum};
 use super::simd::simd;
-use super::softmax::multiply;
 use crate::device::array::Array;
 
 /// `(x - mean) · rstd` of each row, and `rstd = 1/sqrt(mean((x - mean)²) + eps)`.
@@ -14,13 +13,7 @@ pub fn normalise(x: &Array, eps: f32, centred: bool, y: &mut [f32], rstd: &mut [
     }
     let x = super::elements(&x);
     super::for_rows_of_two(y, width, rstd, 1, width, |first, y, rstd| {
-        let rows = x[first * width..].chunks_exact(width);
-        for ((y, rstd), x) in y.chunks_exact_mut(width).zip(rstd).zip(rows) {
-            let mean = if centred { row_sum(x) / width as f32 } else { 0.0 };
-            squared_distances(x, mean, y);
-            *rstd = 1.0 / (row_sum(y) / width as f32 + eps).sqrt();
-            shift_and_scale(x, mean, *rstd, y);
-        }
+        normalise_rows(&x[first * width..], width, eps, centred, y, rstd);
     });
 }
 
@@ -30,32 +23,31 @@ pub fn normalise_grad(y: &Array, rstd: &Array, g: &Array, centred: bool, x: &mut
     let width = *y.sizes().last().expect("rows");
     let (y, rstd, g) = (super::elements(&y), super::elements(&rstd), super::elements(&g));
     super::for_rows(x, width, width, |first, x| {
-        for (row, x) in x.chunks_exact_mut(width).enumerate() {
-            let at = (first + row) * width;
-            let (y, g) = (&y[at..at + width], &g[at..at + width]);
-            let mean_g = if centred { row_sum(g) / width as f32 } else { 0.0 };
-            multiply(y, g, x);
-            let mean_gy = row_sum(x) / width as f32;
-            pull_row(y, g, [rstd[first + row], mean_g, mean_gy], x);
-        }
+        pull_rows(&y[first * width..], &rstd[first..], &g[first * width..], centred, x, width);
     });
 }
 
 simd! {
-    fn squared_distances(x: &[f32], mean: f32, y: &mut [f32]) {
-        y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - mean) * (x - mean));
+    fn normalise_rows(x: &[f32], width: usize, eps: f32, centred: bool, y: &mut [f32], rstd: &mut [f32]) {
+        let per_element = 1.0 / width as f32;
+        for ((y, rstd), x) in y.chunks_exact_mut(width).zip(rstd).zip(x.chunks_exact(width)) {
+            let mean = if centred { sum(x) * per_element } else { 0.0 };
+            y.iter_mut().zip(x).for_each(|(y, &x)| *y = x - mean);
+            let scale = 1.0 / (dot(y, y) * per_element + eps).sqrt();
+            y.iter_mut().for_each(|y| *y *= scale);
+            *rstd = scale;
+        }
     }
 }
 
 simd! {
-    fn shift_and_scale(x: &[f32], mean: f32, rstd: f32, y: &mut [f32]) {
-        y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - mean) * rstd);
-    }
-}
-
-simd! {
-    fn pull_row(y: &[f32], g: &[f32], rstd_and_means: [f32; 3], x: &mut [f32]) {
-        let [rstd, mean_g, mean_gy] = rstd_and_means;
-        x.iter_mut().zip(y).zip(g).for_each(|((x, &y), &g)| *x = rstd * (g - mean_g - y * mean_gy));
+    fn pull_rows(y: &[f32], rstd: &[f32], g: &[f32], centred: bool, x: &mut [f32], width: usize) {
+        let per_element = 1.0 / width as f32;
+        let rows = y.chunks_exact(width).zip(g.chunks_exact(width)).zip(rstd);
+        for (x, ((y, g), &rstd)) in x.chunks_exact_mut(width).zip(rows) {
+            let mean_g = if centred { sum(g) * per_element } else { 0.0 };
+            let mean_gy = dot(g, y) * per_element;
+            x.iter_mut().zip(y).zip(g).for_each(|((x, &y), &g)| *x = rstd * (g - mean_g - y * mean_gy));
+        }
     }
 }

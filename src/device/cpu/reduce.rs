@@ -76,33 +76,67 @@ pub fn maximum(a: f32, b: f32) -> f32 {
     if a.is_nan() || a > b { a } else { b }
 }
 
+/// Folds neighbouring elements: sixteen totals side by side, then the totals in halves.
 #[inline(always)]
 fn fold_row(row: &[f32], start: f32, fold: impl Fn(f32, f32) -> f32) -> f32 {
+    fold_rows(row, row, start, |total, x, _| fold(total, x), &fold)
+}
+
+/// As `fold_row`, over two rows at once.
+#[inline(always)]
+fn fold_rows(
+    a: &[f32],
+    b: &[f32],
+    start: f32,
+    enter: impl Fn(f32, f32, f32) -> f32,
+    fold: impl Fn(f32, f32) -> f32,
+) -> f32 {
     let mut totals = [start; LANES];
-    let chunks = row.chunks_exact(LANES);
-    let mut total = chunks.remainder().iter().fold(start, |a, &b| fold(a, b));
-    for chunk in chunks {
-        for (total, &x) in totals.iter_mut().zip(chunk) {
-            *total = fold(*total, x);
+    let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let rest = a.remainder().iter().zip(b.remainder());
+    let rest = rest.fold(start, |total, (&a, &b)| enter(total, a, b));
+    for (a, b) in a.zip(b) {
+        for ((total, &a), &b) in totals.iter_mut().zip(a).zip(b) {
+            *total = enter(*total, a, b);
         }
     }
-    for part in totals {
-        total = fold(total, part);
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            totals[lane] = fold(totals[lane], totals[lane + half]);
+        }
+        half /= 2;
     }
-    total
+    fold(totals[0], rest)
+}
+
+/// The sum of neighbouring elements.
+#[inline(always)]
+pub fn sum(row: &[f32]) -> f32 {
+    fold_row(row, 0.0, |a, b| a + b)
+}
+
+/// The largest of neighbouring elements, or NaN if there is one.
+#[inline(always)]
+pub fn max(row: &[f32]) -> f32 {
+    fold_row(row, f32::NEG_INFINITY, maximum)
+}
+
+/// The sum of the products of two rows.
+#[inline(always)]
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    fold_rows(a, b, 0.0, |total, a, b| total + a * b, |a, b| a + b)
 }
 
 simd! {
-    /// The sum of neighbouring elements.
-    pub fn row_sum(row: &[f32]) -> f32 {
-        fold_row(row, 0.0, |a, b| a + b)
+    fn row_sum(row: &[f32]) -> f32 {
+        sum(row)
     }
 }
 
 simd! {
-    /// The largest of neighbouring elements, or NaN if there is one.
-    pub fn row_max(row: &[f32]) -> f32 {
-        fold_row(row, f32::NEG_INFINITY, maximum)
+    fn row_max(row: &[f32]) -> f32 {
+        max(row)
     }
 }
 
