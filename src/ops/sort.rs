@@ -6,7 +6,7 @@ use crate::device::array::{Array, Ids};
 use crate::device::download;
 use crate::device::kernel::Kernel;
 use crate::error::refuse;
-use crate::layout::resolve_axis;
+use crate::layout::{Layout, resolve_axis};
 use crate::tensor::Tensor;
 
 /// Order along an axis. Each panics when the axis does not exist.
@@ -73,9 +73,9 @@ impl Tensor {
         let first = match self.ndim() {
             0 => order,
             _ => {
-                let values: Vec<f64> = order.values().iter().map(|&id| f64::from(id)).collect();
-                let order = Tensor::from_f64(&values, order.sizes(), &crate::Device::Reference);
-                positions_as_ids(order.narrow(at as isize, 0, k).array(), self.sizes()[at])
+                let kept = Layout::contiguous(order.sizes()).slice(at, 0, k, 1);
+                let values: Vec<u32> = kept.positions().map(|position| order.values()[position]).collect();
+                Ids::new(values, kept.sizes(), order.limit()).expect("a part of ids that were checked")
             }
         };
         (self.pick(axis, &first), first)

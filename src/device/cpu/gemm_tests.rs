@@ -1,3 +1,5 @@
+//! Tests of `gemm.rs`: every kernel on every layout of its operands against double precision.
+
 use super::*;
 
 /// A matrix operand of a case: strides by kind, with offsets for every member of the batch.
