@@ -56,7 +56,7 @@ fn operands_stand_before_what_uses_them() {
 
 #[test]
 fn what_changes_nothing_is_not_recorded() {
-    let same: [fn(Expr<'_>) -> Expr<'_>; 7] =
+    let same: [Formula; 7] =
         [|x| x + 0.0, |x| 0.0 + x, |x| x - 0.0, |x| x * 1.0, |x| 1.0 * x, |x| x / 1.0, |x| x.pow(1.0)];
     for formula in same {
         assert!(Program::build(|[x]| formula(x)).is_identity());
@@ -125,8 +125,10 @@ fn ties_of_max_and_min_share_evenly() {
     assert_eq!(slope_at([2.0], 0, |[a]| a.max(a)), 1.0);
 }
 
+type Formula = for<'p> fn(Expr<'p>) -> Expr<'p>;
+
 /// Every function of one number, with a range on which it is smooth.
-const UNARY: [(fn(Expr<'_>) -> Expr<'_>, f64, f64); 16] = [
+const UNARY: [(Formula, f64, f64); 16] = [
     (|x| -x, -2.0, 2.0),
     (|x| x.exp(), -2.0, 2.0),
     (|x| x.exp_m1(), -2.0, 2.0),
