@@ -228,6 +228,7 @@ fn every_kernel_is_named_after_its_variant_defined_and_handled() {
 /// Longer files, and why.
 const LONG_FILES: &[(&str, &str)] = &[
     ("expr.rs", "a program, its slopes and its operators are one idea; half of it is one-line methods"),
+    ("nn/encoder.rs", "a family's configuration, with its rules, beside the model it describes"),
     ("device/cpu/gemm.rs", "five nested blocks that only make sense together"),
     ("device/cpu/micro_kernel.rs", "the inner loop of gemm, one shape at a time"),
 ];
