@@ -322,7 +322,7 @@ fn saved_adapter(subject: &Subject, folder: &Path, name: &str, device: &Device, 
     report.check(&format!("{name} loss"), (loss.item() - stored.number("loss")).abs(), allowed.hidden);
     let gradients = loss.backward();
     let trainable = tuned.trainable();
-    let expected = stored.names().iter().filter(|key| key.starts_with("grad.")).count();
+    let expected = stored.names().filter(|key| key.starts_with("grad.")).count();
     report.that(trainable.len() == expected, &format!("{name} trains {expected} parameters"));
     let worst = trainable.iter().map(|(path, param)| {
         let found = gradients.of(&param.value()).expect("every trained parameter matters").to_f64();

@@ -4,14 +4,15 @@
 //! `engrad::nn::files` passes over.
 #![allow(dead_code)]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use engrad::{Device, Ids, Tensor};
-use safetensors::tensor::{Dtype, SafeTensors};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-/// The tensors of one file, and what the JSON beside it says.
+/// The tensors of one file by name, and what the JSON beside it says.
 pub struct Stored {
-    bytes: Vec<u8>,
+    tensors: BTreeMap<String, (Vec<usize>, Vec<f64>)>,
     pub notes: serde_json::Value,
 }
 
@@ -24,40 +25,34 @@ impl Stored {
             std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
         };
         let notes = serde_json::from_slice(&read("json")).expect("golden files hold valid JSON");
-        Stored { bytes: read("safetensors"), notes }
+        let bytes = read("safetensors");
+        let file = SafeTensors::deserialize(&bytes).expect("golden files are valid");
+        let tensors =
+            file.iter().map(|(name, view)| (name.into(), (view.shape().into(), numbers(&view)))).collect();
+        Stored { tensors, notes }
     }
 
-    fn file(&self) -> SafeTensors<'_> {
-        SafeTensors::deserialize(&self.bytes).expect("golden files are valid")
+    fn tensor_of(&self, name: &str) -> &(Vec<usize>, Vec<f64>) {
+        self.tensors.get(name).unwrap_or_else(|| panic!("{name} is not stored"))
     }
 
-    /// Every name, in no particular order.
-    pub fn names(&self) -> Vec<String> {
-        self.file().names().into_iter().map(String::from).collect()
+    /// Every name.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
     }
 
     pub fn has(&self, name: &str) -> bool {
-        self.file().tensor(name).is_ok()
+        self.tensors.contains_key(name)
     }
 
     /// The sizes of a tensor.
     pub fn sizes(&self, name: &str) -> Vec<usize> {
-        self.file().tensor(name).unwrap_or_else(|_| panic!("{name} is not stored")).shape().to_vec()
+        self.tensor_of(name).0.clone()
     }
 
     /// The values of a tensor, whatever its type.
     pub fn values(&self, name: &str) -> Vec<f64> {
-        let file = self.file();
-        let view = file.tensor(name).unwrap_or_else(|_| panic!("{name} is not stored"));
-        let bytes = view.data();
-        match view.dtype() {
-            Dtype::F64 => bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
-            Dtype::F32 => bytes.as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect(),
-            Dtype::I64 => bytes.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect(),
-            Dtype::I32 => bytes.as_chunks().0.iter().map(|b| f64::from(i32::from_le_bytes(*b))).collect(),
-            Dtype::U8 => bytes.iter().map(|&b| f64::from(b)).collect(),
-            other => panic!("{name} is {other:?}"),
-        }
+        self.tensor_of(name).1.clone()
     }
 
     /// One number.
@@ -99,6 +94,18 @@ impl Stored {
         let Some(step) = step else { return (last, values) };
         let length = values.len() / sizes[0];
         (last, values[step * length..(step + 1) * length].to_vec())
+    }
+}
+
+fn numbers(view: &TensorView) -> Vec<f64> {
+    let bytes = view.data();
+    match view.dtype() {
+        Dtype::F64 => bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
+        Dtype::F32 => bytes.as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect(),
+        Dtype::I64 => bytes.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect(),
+        Dtype::I32 => bytes.as_chunks().0.iter().map(|b| f64::from(i32::from_le_bytes(*b))).collect(),
+        Dtype::U8 => bytes.iter().map(|&b| f64::from(b)).collect(),
+        other => panic!("{other:?} is not among the types of golden files"),
     }
 }
 

@@ -1,0 +1,371 @@
+//! The list of methods, and the laws that each of them obeys on every device.
+//!
+//! A new method adds a line to [`METHODS`] and inherits every law.
+
+mod common;
+mod tiny;
+
+use std::sync::Arc;
+
+use common::{close, on_every_device, test_on};
+use engrad::adapters::{self, Adapted, Lora, Method, Site};
+use engrad::nn::{Adapter, Classifier, Module, freeze, linears, named_params, unfreeze};
+use engrad::optim::{AdamW, Schedule};
+use engrad::tensor::autograd::Gradients;
+use engrad::train::Trainer;
+use engrad::{Device, Error, Result, Rng, Tensor, inference, training};
+
+/// A method under test.
+struct Subject {
+    name: &'static str,
+    make: fn() -> Box<dyn Method>,
+    /// How many numbers it trains in a layer of given inputs and outputs.
+    count: fn(usize, usize) -> usize,
+}
+
+const METHODS: [Subject; 3] = [
+    Subject {
+        name: "lora",
+        make: || Box::new(Lora::new(3)),
+        count: |inputs, outputs| 3 * (inputs + outputs),
+    },
+    Subject {
+        name: "rank-stabilised lora",
+        make: || Box::new(Lora { rank_stabilised: true, alpha: 5.0, seed: 9, ..Lora::new(2) }),
+        count: |inputs, outputs| 2 * (inputs + outputs),
+    },
+    Subject {
+        name: "lora with dropout",
+        make: || Box::new(Lora { dropout: 0.5, ..Lora::new(1) }),
+        count: |inputs, outputs| inputs + outputs,
+    },
+];
+
+const SITES: &str = "*.{query,value,intermediate.dense}";
+
+/// So that a list of boxed methods attaches like a plain one.
+struct Boxed(Box<dyn Method>);
+
+impl Method for Boxed {
+    fn attach(&mut self, site: &Site) -> Result<Arc<dyn Adapter>> {
+        self.0.attach(site)
+    }
+    fn penalty(&self) -> Option<Tensor> {
+        self.0.penalty()
+    }
+    fn after_update(&mut self, gradients: &Gradients, step: u64) {
+        self.0.after_update(gradients, step);
+    }
+    fn config(&self) -> serde_json::Map<String, serde_json::Value> {
+        self.0.config()
+    }
+}
+
+fn model(device: &Device) -> Classifier {
+    tiny::classifier(&tiny::config(), device)
+}
+
+fn fresh(subject: &Subject, model: &Classifier) -> Adapted {
+    adapters::attach(model, SITES, Boxed((subject.make)())).expect("the model has these layers")
+}
+
+/// Adapters that are no longer fresh: every parameter moved a little.
+fn moved(subject: &Subject, model: &Classifier) -> Adapted {
+    let tuned = fresh(subject, model);
+    let mut rng = Rng::seeded(31);
+    for (_, param) in tuned.trainable() {
+        let noise = Tensor::normal(0.3, param.sizes(), &mut rng, &param.device());
+        param.set(&(param.value() + noise));
+    }
+    tuned
+}
+
+fn output(model: &Classifier) -> Vec<f64> {
+    inference(|| model.forward(&tiny::batch(model).0)).to_f64()
+}
+
+/// Runs a law for every method, and says which one breaks it.
+fn every_method(law: impl Fn(&Subject)) {
+    for subject in &METHODS {
+        println!("{}", subject.name);
+        law(subject);
+    }
+}
+
+on_every_device! {
+    fn a_fresh_adapter_leaves_the_output_unchanged(device) {
+        every_method(|subject| {
+            let model = model(device);
+            let before = output(&model);
+            let tuned = fresh(subject, &model);
+            assert_eq!(output(&model), before);
+            tuned.merge();
+            assert_eq!(output(&model), before);
+        });
+    }
+
+    fn only_adapters_receive_gradients(device) {
+        every_method(|subject| {
+            let model = model(device);
+            let tuned = moved(subject, &model);
+            let gradients = tiny::loss(&model).backward();
+            assert_eq!(gradients.len(), tuned.trainable().len());
+            for (path, param) in tuned.trainable() {
+                assert!(gradients.of(&param.value()).is_some(), "{path}");
+            }
+        });
+    }
+
+    fn the_fast_way_forward_is_the_definition(device) {
+        every_method(|subject| {
+            let model = model(device);
+            moved(subject, &model);
+            for (path, linear) in linears(&model) {
+                let Some(adapter) = linear.adapter() else { continue };
+                let x = Tensor::normal(1.0, [2, 3, linear.inputs()], &mut Rng::seeded(3), device);
+                let [fast, defined] = inference(|| {
+                    [adapter.forward(&x, &linear.base()), adapter.adapt(&linear.base()).apply(&x)]
+                });
+                println!("{path}");
+                close(&fast, &defined.to_f64(), 1e-5);
+            }
+        });
+    }
+
+    fn merging_leaves_the_output_unchanged_and_is_the_same_every_time(device) {
+        every_method(|subject| {
+            let model = model(device);
+            let tuned = moved(subject, &model);
+            let before = output(&model);
+            tuned.merge();
+            let merged = output(&model);
+            close(&Tensor::from_f64(&merged, [merged.len()], device), &before, 1e-5);
+            tuned.merge();
+            assert_eq!(output(&model), merged, "merging twice is merging once");
+            tuned.unmerge();
+            tuned.merge();
+            assert_eq!(output(&model), merged);
+        });
+    }
+
+    fn unmerging_restores_every_bit(device) {
+        every_method(|subject| {
+            let model = model(device);
+            let tuned = moved(subject, &model);
+            let (before, bits) = (output(&model), tiny::state(&model));
+            for _ in 0..3 {
+                tuned.merge();
+                assert_eq!(tiny::state(&model), bits, "merging writes no weight");
+                tuned.unmerge();
+            }
+            assert_eq!(output(&model), before);
+        });
+    }
+
+    fn saving_and_loading_restores_every_bit(device) {
+        every_method(|subject| {
+            let folder = tempfile::tempdir().unwrap();
+            let one = model(device);
+            let tuned = moved(subject, &one).also_train("{classifier.weight,*.output.LayerNorm.*}").unwrap();
+            for (_, param) in tuned.trainable() {
+                param.set(&(param.value() * 1.25));
+            }
+            tuned.save(folder.path()).unwrap();
+            let other = model(device);
+            let loaded = adapters::load(&other, folder.path()).unwrap();
+            assert_eq!(output(&other), output(&one));
+            let bits = |model: &Classifier| -> Vec<_> {
+                tiny::state(model).into_iter().map(|(path, (bits, _))| (path, bits)).collect()
+            };
+            assert_eq!(bits(&other), bits(&one));
+            let paths = |tuned: &Adapted| -> Vec<String> { tuned.trainable().into_iter().map(|(path, _)| path).collect() };
+            // modules_to_save names whole modules, so the head's bias is trained too after loading.
+            let mut expected = paths(&tuned);
+            expected.push("classifier.bias".into());
+            assert_eq!(paths(&loaded), expected);
+        });
+    }
+
+    fn as_many_numbers_are_trained_as_the_formula_says(device) {
+        every_method(|subject| {
+            let model = model(device);
+            let total: usize = named_params(&model).iter().map(|(_, param)| param.count()).sum();
+            let tuned = fresh(subject, &model);
+            let sites = [(8, 8), (8, 8), (8, 12)];
+            let expected: usize = sites.iter().map(|&(inputs, outputs)| (subject.count)(inputs, outputs)).sum();
+            assert_eq!(tuned.summary().trainable(), expected);
+            assert_eq!(tuned.summary().total(), total + expected);
+        });
+    }
+
+    fn the_loss_falls_on_a_toy_task(device) {
+        every_method(|subject| {
+            let model = model(device);
+            let before = tiny::loss(&model).item();
+            let tuned = fresh(subject, &model).also_train("classifier.*").unwrap();
+            let mut trainer = Trainer::new(tuned, AdamW::default(), Schedule::constant(0.02)).seeded(1);
+            for _ in 0..40 {
+                trainer.step(|| tiny::loss(&model)).unwrap();
+            }
+            let after = tiny::loss(&model).item();
+            assert!(after < 0.3 * before, "from {before} to {after}");
+        });
+    }
+
+    fn detaching_restores_the_model(device) {
+        every_method(|subject| {
+            let model = model(device);
+            freeze(&model, "*.pooler.*").unwrap();
+            let (before, state) = (output(&model), tiny::state(&model));
+            let tuned = moved(subject, &model);
+            tuned.merge();
+            tuned.detach();
+            assert_eq!(output(&model), before);
+            assert_eq!(tiny::state(&model), state, "values, and what is trainable");
+            fresh(subject, &model).detach();
+            assert_eq!(tiny::state(&model), state);
+        });
+    }
+
+    fn a_pattern_that_fits_nothing_names_a_layer_that_exists(device) {
+        every_method(|subject| {
+            let model = model(device);
+            let state = tiny::state(&model);
+            let error = adapters::attach(&model, "*.q_proj", Boxed((subject.make)())).err().unwrap().to_string();
+            assert!(error.contains("*.q_proj"), "{error}");
+            assert!(error.contains("bert.encoder.layer.0.attention.self.query"), "{error}");
+            assert_eq!(tiny::state(&model), state);
+            let error = fresh(subject, &model).also_train("score.*").err().unwrap().to_string();
+            assert!(error.contains("score.*"), "{error}");
+            assert!(error.contains("bert.embeddings.word_embeddings.weight"), "{error}");
+            assert_eq!(tiny::state(&model), state, "the adapters are out again");
+        });
+    }
+
+    fn a_failing_attach_leaves_the_model_as_it_was(device) {
+        every_method(|subject| {
+            let model = model(device);
+            let first = fresh(subject, &model);
+            let state = tiny::state(&model);
+            let error = adapters::attach(&model, "*", Boxed((subject.make)())).err().unwrap().to_string();
+            assert!(error.contains("query") && error.contains("detach"), "{error}");
+            assert_eq!(tiny::state(&model), state);
+            first.detach();
+            let sites = linears(&model);
+            assert!(sites.iter().all(|(_, linear)| linear.adapter().is_none()));
+        });
+    }
+
+    fn a_failing_load_leaves_the_model_as_it_was(device) {
+        every_method(|subject| {
+            let folder = tempfile::tempdir().unwrap();
+            moved(subject, &model(device)).save(folder.path()).unwrap();
+            std::fs::write(folder.path().join("adapter_model.safetensors"), b"cut").unwrap();
+            let model = model(device);
+            freeze(&model, "*.pooler.*").unwrap();
+            let (before, state) = (output(&model), tiny::state(&model));
+            assert!(matches!(adapters::load(&model, folder.path()), Err(Error::Format { .. })));
+            assert_eq!(tiny::state(&model), state);
+            assert_eq!(output(&model), before);
+            unfreeze(&model, "*").unwrap();
+        });
+    }
+}
+
+#[test]
+fn every_method_trains_alike_on_both_devices() {
+    every_method(|subject| {
+        let [reference, cpu] = [Device::Reference, Device::Cpu].map(|device| {
+            let model = model(&device);
+            let mut trainer =
+                Trainer::new(fresh(subject, &model), AdamW::default(), Schedule::constant(0.01)).seeded(7);
+            let losses: Vec<f64> =
+                (0..10).map(|_| trainer.step(|| tiny::loss(&model)).unwrap().loss).collect();
+            (losses, output(&model))
+        });
+        common::compare(&cpu.0, &reference.0, 1e-5).unwrap();
+        common::compare(&cpu.1, &reference.1, 1e-4).unwrap();
+    });
+}
+
+#[test]
+fn a_dropped_input_matters_in_training_only() {
+    let model = model(&Device::Cpu);
+    let subject = &METHODS[2];
+    moved(subject, &model);
+    let plain = tiny::loss(&model).item();
+    let [first, again, other] = [1, 1, 2].map(|seed| training(seed, || tiny::loss(&model)).item());
+    assert_eq!(first, again, "the same seed drops the same");
+    assert_ne!(first, other);
+    assert_ne!(first, plain);
+}
+
+#[test]
+fn a_rank_that_no_layer_can_use_is_refused() {
+    let model = model(&Device::Cpu);
+    let state = tiny::state(&model);
+    for rank in [0, 9, usize::MAX] {
+        let error = adapters::attach(&model, "*.query", Lora::new(rank)).err().unwrap().to_string();
+        assert!(error.contains(&format!("rank {rank} does not fit 8 -> 8")), "{error}");
+    }
+    assert_eq!(tiny::state(&model), state);
+}
+
+#[test]
+fn variants_that_are_not_implemented_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(&Device::Cpu);
+    moved(&METHODS[0], &model).save(folder.path()).unwrap();
+    let path = folder.path().join("adapter_config.json");
+    let config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let rows = [
+        ("use_dora", "true"),
+        ("lora_bias", "true"),
+        ("bias", "\"all\""),
+        ("rank_pattern", "{\"query\": 2}"),
+        ("alpha_pattern", "{\"query\": 2}"),
+        ("layers_to_transform", "[0]"),
+        ("init_lora_weights", "\"pissa\""),
+        ("fan_in_fan_out", "true"),
+        ("arrow_config", "{}"),
+        ("target_modules", "\"all-linear\""),
+        ("peft_type", "\"VERA\""),
+        ("r", "0"),
+        ("r", "1.5"),
+        ("r", "1e300"),
+        ("lora_alpha", "\"large\""),
+        ("lora_dropout", "1"),
+        ("modules_to_save", "[3]"),
+    ];
+    for (key, value) in rows {
+        let mut config = config.clone();
+        config[key] = serde_json::from_str(value).unwrap();
+        std::fs::write(&path, config.to_string()).unwrap();
+        let other = tiny::classifier(&tiny::config(), &Device::Cpu);
+        let state = tiny::state(&other);
+        let error = adapters::load(&other, folder.path()).err().expect(key).to_string();
+        assert!(error.contains(key) || error.contains(value.trim_matches('"')), "{key}: {error}");
+        assert_eq!(tiny::state(&other), state, "{key}");
+    }
+}
+
+#[test]
+fn names_as_they_stand_in_a_live_peft_model_load_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, other) = (model(&Device::Cpu), model(&Device::Cpu));
+    moved(&METHODS[0], &one).also_train("classifier.*").unwrap().save(folder.path()).unwrap();
+    let path = folder.path().join("adapter_model.safetensors");
+    let saved = engrad::nn::files::read(&path, &Device::Cpu).unwrap();
+    let live = saved.tensors.iter().map(|(name, tensor)| {
+        let name = name.replace("lora_A.", "lora_A.default.").replace("lora_B.", "lora_B.default.");
+        (name.replace("classifier.", "classifier.modules_to_save.default."), tensor.clone())
+    });
+    let mut live: std::collections::BTreeMap<_, _> = live.collect();
+    engrad::nn::files::write(&path, &live, Default::default()).unwrap();
+    adapters::load(&other, folder.path()).unwrap().detach();
+    let (name, tensor) = saved.tensors.into_iter().next().unwrap();
+    live.insert(name, tensor);
+    engrad::nn::files::write(&path, &live, Default::default()).unwrap();
+    let error = adapters::load(&other, folder.path()).err().unwrap().to_string();
+    assert!(error.contains("twice"), "{error}");
+}
