@@ -5,15 +5,12 @@
 mod common;
 mod tiny;
 
-use std::sync::Arc;
-
 use common::{close, on_every_device, test_on};
-use engrad::adapters::{self, Adapted, Lora, Method, Site};
-use engrad::nn::{Adapter, Classifier, Module, freeze, linears, named_params, unfreeze};
+use engrad::adapters::{self, Adapted, Lora, Method};
+use engrad::nn::{Classifier, freeze, linears, named_params, unfreeze};
 use engrad::optim::{AdamW, Schedule};
-use engrad::tensor::autograd::Gradients;
 use engrad::train::Trainer;
-use engrad::{Device, Error, Result, Rng, Tensor, inference, training};
+use engrad::{Device, Error, Rng, Tensor, inference, training};
 
 /// A method under test.
 struct Subject {
@@ -43,30 +40,12 @@ const METHODS: [Subject; 3] = [
 
 const SITES: &str = "*.{query,value,intermediate.dense}";
 
-/// So that a list of boxed methods attaches like a plain one.
-struct Boxed(Box<dyn Method>);
-
-impl Method for Boxed {
-    fn attach(&mut self, site: &Site) -> Result<Arc<dyn Adapter>> {
-        self.0.attach(site)
-    }
-    fn penalty(&self) -> Option<Tensor> {
-        self.0.penalty()
-    }
-    fn after_update(&mut self, gradients: &Gradients, step: u64) {
-        self.0.after_update(gradients, step);
-    }
-    fn config(&self) -> serde_json::Map<String, serde_json::Value> {
-        self.0.config()
-    }
-}
-
 fn model(device: &Device) -> Classifier {
     tiny::classifier(&tiny::config(), device)
 }
 
 fn fresh(subject: &Subject, model: &Classifier) -> Adapted {
-    adapters::attach(model, SITES, Boxed((subject.make)())).expect("the model has these layers")
+    adapters::attach(model, SITES, (subject.make)()).expect("the model has these layers")
 }
 
 /// Adapters that are no longer fresh: every parameter moved a little.
@@ -231,7 +210,7 @@ on_every_device! {
         every_method(|subject| {
             let model = model(device);
             let state = tiny::state(&model);
-            let error = adapters::attach(&model, "*.q_proj", Boxed((subject.make)())).err().unwrap().to_string();
+            let error = adapters::attach(&model, "*.q_proj", (subject.make)()).err().unwrap().to_string();
             assert!(error.contains("*.q_proj"), "{error}");
             assert!(error.contains("bert.encoder.layer.0.attention.self.query"), "{error}");
             assert_eq!(tiny::state(&model), state);
@@ -247,7 +226,7 @@ on_every_device! {
             let model = model(device);
             let first = fresh(subject, &model);
             let state = tiny::state(&model);
-            let error = adapters::attach(&model, "*", Boxed((subject.make)())).err().unwrap().to_string();
+            let error = adapters::attach(&model, "*", (subject.make)()).err().unwrap().to_string();
             assert!(error.contains("query") && error.contains("detach"), "{error}");
             assert_eq!(tiny::state(&model), state);
             first.detach();

@@ -53,6 +53,25 @@ pub trait Method: Send {
     fn config(&self) -> serde_json::Map<String, serde_json::Value>;
 }
 
+/// A method chosen while the program runs.
+impl Method for Box<dyn Method> {
+    fn attach(&mut self, site: &Site) -> Result<Arc<dyn Adapter>> {
+        (**self).attach(site)
+    }
+
+    fn penalty(&self) -> Option<Tensor> {
+        (**self).penalty()
+    }
+
+    fn after_update(&mut self, gradients: &Gradients, step: u64) {
+        (**self).after_update(gradients, step);
+    }
+
+    fn config(&self) -> serde_json::Map<String, serde_json::Value> {
+        (**self).config()
+    }
+}
+
 /// A model's adapters: what was attached where, and what is trained beside it.
 pub struct Adapted {
     method: Box<dyn Method>,

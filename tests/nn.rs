@@ -1,0 +1,344 @@
+//! Modules: names, freezing, patterns, summaries, and what loading and batching accept.
+
+mod tiny;
+
+use std::collections::BTreeMap;
+
+use engrad::nn::{self, Encoder, EncoderConfig, Module, Pattern, files, named_params, summary};
+use engrad::{Device, Error, Ids, Rng, Tensor};
+use half::{bf16, f16};
+use proptest::prelude::*;
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
+
+fn encoder(device: &Device) -> Encoder {
+    Encoder::new(&tiny::config(), &mut Rng::seeded(1), device).unwrap()
+}
+
+fn paths(model: &dyn Module) -> Vec<String> {
+    named_params(model).into_iter().map(|(path, _)| path).collect()
+}
+
+const PATHS: [&str; 23] = [
+    "embeddings.word_embeddings.weight",
+    "embeddings.position_embeddings.weight",
+    "embeddings.token_type_embeddings.weight",
+    "embeddings.LayerNorm.weight",
+    "embeddings.LayerNorm.bias",
+    "encoder.layer.0.attention.self.query.weight",
+    "encoder.layer.0.attention.self.query.bias",
+    "encoder.layer.0.attention.self.key.weight",
+    "encoder.layer.0.attention.self.key.bias",
+    "encoder.layer.0.attention.self.value.weight",
+    "encoder.layer.0.attention.self.value.bias",
+    "encoder.layer.0.attention.output.dense.weight",
+    "encoder.layer.0.attention.output.dense.bias",
+    "encoder.layer.0.attention.output.LayerNorm.weight",
+    "encoder.layer.0.attention.output.LayerNorm.bias",
+    "encoder.layer.0.intermediate.dense.weight",
+    "encoder.layer.0.intermediate.dense.bias",
+    "encoder.layer.0.output.dense.weight",
+    "encoder.layer.0.output.dense.bias",
+    "encoder.layer.0.output.LayerNorm.weight",
+    "encoder.layer.0.output.LayerNorm.bias",
+    "pooler.dense.weight",
+    "pooler.dense.bias",
+];
+
+#[test]
+fn parameters_are_called_as_in_published_files() {
+    assert_eq!(paths(&encoder(&Device::Cpu)), PATHS);
+    let headed = paths(&tiny::classifier(&tiny::config(), &Device::Cpu));
+    let mut expected: Vec<String> = PATHS.iter().map(|path| format!("bert.{path}")).collect();
+    expected.extend(["classifier.weight".to_string(), "classifier.bias".to_string()]);
+    assert_eq!(headed, expected);
+}
+
+#[test]
+fn freezing_and_unfreezing_follow_the_pattern() {
+    let model = encoder(&Device::Cpu);
+    let trained =
+        || summary(&model).rows.into_iter().filter(|row| row.2).map(|row| row.0).collect::<Vec<_>>();
+    assert_eq!(nn::freeze(&model, "*").unwrap(), 23);
+    assert!(trained().is_empty());
+    assert_eq!(nn::unfreeze(&model, "*.{query,value}.bias").unwrap(), 2);
+    assert_eq!(
+        trained(),
+        ["encoder.layer.0.attention.self.query.bias", "encoder.layer.0.attention.self.value.bias"]
+    );
+    assert_eq!(nn::freeze(&model, "*query*").unwrap(), 2);
+    assert_eq!(trained(), ["encoder.layer.0.attention.self.value.bias"]);
+    let error = nn::freeze(&model, "*.q_proj.*").unwrap_err().to_string();
+    assert!(error.contains("*.q_proj.*") && error.contains(PATHS[0]), "{error}");
+}
+
+#[test]
+fn a_frozen_parameter_keeps_its_value_and_receives_no_gradient() {
+    let model = tiny::classifier(&tiny::config(), &Device::Cpu);
+    nn::freeze(&model, "bert.*").unwrap();
+    let gradients = tiny::loss(&model).backward();
+    assert_eq!(gradients.len(), 2, "the head's weight and bias");
+}
+
+#[test]
+fn a_summary_counts_as_peft_prints_it() {
+    let model = encoder(&Device::Cpu);
+    nn::freeze(&model, "*").unwrap();
+    nn::unfreeze(&model, "pooler.*").unwrap();
+    let summary = summary(&model);
+    // Tables 20 rows of 8, norms 3 of 16, five 8x8 layers with a bias, up 8x12 and down 12x8.
+    let total = 20 * 8 + 3 * 16 + 5 * (64 + 8) + (96 + 12) + (96 + 8);
+    assert_eq!((summary.trainable(), summary.total()), (72, total));
+    assert_eq!(summary.totals(), "trainable params: 72 || all params: 780 || trainable%: 9.2308");
+    let text = summary.to_string();
+    assert!(text.contains("pooler.dense.weight") && text.contains("[8, 8]  trained"), "{text}");
+    let large =
+        nn::Summary { rows: vec![("a".into(), vec![1_000, 22_713], true), ("b".into(), vec![5], false)] };
+    assert!(large.totals().starts_with("trainable params: 22,713,000 || all params: 22,713,005 ||"));
+}
+
+/// The definition: a star stands for any run of letters, tried at every length.
+fn naive(pattern: &[char], path: &[char]) -> bool {
+    match pattern.first() {
+        None => path.is_empty(),
+        Some('*') => (0..=path.len()).any(|skipped| naive(&pattern[1..], &path[skipped..])),
+        Some(letter) => path.first() == Some(letter) && naive(&pattern[1..], &path[1..]),
+    }
+}
+
+proptest! {
+    #[test]
+    fn patterns_match_as_the_definition_does(pattern in "[ab.*]{0,8}", path in "[ab.]{0,10}") {
+        let letters = |text: &str| text.chars().collect::<Vec<char>>();
+        prop_assert_eq!(Pattern::new(&pattern).matches(&path), naive(&letters(&pattern), &letters(&path)));
+    }
+
+    #[test]
+    fn braces_stand_for_each_of_their_choices(
+        before in "[ab.*]{0,3}", choices in prop::collection::vec("[ab.*]{0,3}", 1..4), after in "[ab.*]{0,3}",
+        path in "[ab.]{0,8}",
+    ) {
+        let together = Pattern::new(&format!("{before}{{{}}}{after}", choices.join(",")));
+        let apart = choices.iter().any(|choice| Pattern::new(&format!("{before}{choice}{after}")).matches(&path));
+        prop_assert_eq!(together.matches(&path), apart);
+    }
+
+    #[test]
+    fn any_text_is_a_pattern(pattern in "\\PC{0,20}", path in "\\PC{0,20}") {
+        Pattern::new(&pattern).matches(&path);
+        if !pattern.contains(['*', '{']) {
+            prop_assert!(Pattern::new(&pattern).matches(&pattern));
+        }
+    }
+}
+
+#[test]
+fn saving_and_loading_restores_every_bit() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for device in [Device::Reference, Device::Cpu] {
+        let (one, other) =
+            (encoder(&device), Encoder::new(&tiny::config(), &mut Rng::seeded(2), &device).unwrap());
+        files::save(file.path(), &one).unwrap();
+        files::load(file.path(), &other).unwrap();
+        assert_eq!(tiny::state(&other), tiny::state(&one));
+    }
+}
+
+/// A model's tensors, changed and written to a file.
+fn altered(
+    model: &dyn Module,
+    change: impl FnOnce(&mut BTreeMap<String, Tensor>),
+) -> tempfile::NamedTempFile {
+    let mut tensors = named_params(model).into_iter().map(|(name, param)| (name, param.value())).collect();
+    change(&mut tensors);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    files::write(file.path(), &tensors, Default::default()).unwrap();
+    file
+}
+
+#[test]
+fn everything_that_does_not_fit_is_listed_at_once_and_nothing_is_loaded() {
+    let model = encoder(&Device::Cpu);
+    let file = altered(&encoder(&Device::Cpu), |tensors| {
+        tensors.remove("pooler.dense.bias");
+        tensors.remove("encoder.layer.0.output.dense.weight");
+        tensors.insert("cls.predictions.bias".into(), Tensor::zeros([12], &Device::Cpu));
+        tensors.insert("embeddings.LayerNorm.weight".into(), Tensor::zeros([9], &Device::Cpu));
+    });
+    let before = tiny::state(&model);
+    let error = files::load(file.path(), &model).unwrap_err().to_string();
+    for part in [
+        "missing: pooler.dense.bias [8]",
+        "missing: encoder.layer.0.output.dense.weight [8, 12]",
+        "unexpected: cls.predictions.bias [12]",
+        "misshapen: embeddings.LayerNorm.weight is [9] in the file, [8] in the model",
+    ] {
+        assert!(error.contains(part), "{part} is not in {error}");
+    }
+    assert_eq!(tiny::state(&model), before);
+}
+
+#[test]
+fn older_names_load_too() {
+    let renames: [fn(&str) -> String; 3] = [
+        |name| {
+            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+        },
+        |name| format!("bert.{name}"),
+        |name| format!("bert.{}", name.replace("LayerNorm.weight", "LayerNorm.gamma")),
+    ];
+    for rename in renames {
+        let one = encoder(&Device::Cpu);
+        let file = altered(&one, |tensors| {
+            *tensors =
+                std::mem::take(tensors).into_iter().map(|(name, tensor)| (rename(&name), tensor)).collect();
+        });
+        let other = Encoder::new(&tiny::config(), &mut Rng::seeded(2), &Device::Cpu).unwrap();
+        files::load(file.path(), &other).unwrap();
+        assert_eq!(tiny::state(&other), tiny::state(&one));
+    }
+    // A bare encoder's names below a head.
+    let one = tiny::classifier(&tiny::config(), &Device::Cpu);
+    let file = altered(&one, |tensors| {
+        let bare = |name: String| name.strip_prefix("bert.").map_or(name.clone(), String::from);
+        *tensors = std::mem::take(tensors).into_iter().map(|(name, tensor)| (bare(name), tensor)).collect();
+    });
+    files::load(file.path(), &one).unwrap();
+}
+
+#[test]
+fn half_and_double_precision_and_integers_are_read() {
+    let values = [1.5, -2.0, 0.25];
+    let bytes = |dtype| -> Vec<u8> {
+        values
+            .iter()
+            .flat_map(|&x: &f64| match dtype {
+                Dtype::F64 => x.to_le_bytes().to_vec(),
+                Dtype::F32 => (x as f32).to_le_bytes().to_vec(),
+                Dtype::F16 => f16::from_f64(x).to_le_bytes().to_vec(),
+                Dtype::BF16 => bf16::from_f64(x).to_le_bytes().to_vec(),
+                _ => (x as i64).to_le_bytes().to_vec(),
+            })
+            .collect()
+    };
+    let types =
+        [("d", Dtype::F64), ("f", Dtype::F32), ("h", Dtype::F16), ("b", Dtype::BF16), ("i", Dtype::I64)];
+    let all: Vec<(&str, Dtype, Vec<u8>)> =
+        types.iter().map(|&(name, dtype)| (name, dtype, bytes(dtype))).collect();
+    let views =
+        all.iter().map(|(name, dtype, bytes)| (*name, TensorView::new(*dtype, vec![3], bytes).unwrap()));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), safetensors::serialize(views, None).unwrap()).unwrap();
+    for device in [Device::Reference, Device::Cpu] {
+        let read = files::read(file.path(), &device).unwrap().tensors;
+        assert_eq!(read.keys().collect::<Vec<_>>(), ["b", "d", "f", "h"], "integers are buffers");
+        assert!(read.values().all(|tensor| tensor.to_f64() == values));
+    }
+}
+
+#[test]
+fn token_ids_that_do_not_fit_are_errors() {
+    let model = encoder(&Device::Cpu);
+    let rows: [(&[&[u32]], Option<&[&[u32]]>, &str); 9] = [
+        (&[], None, "at least one sequence"),
+        (&[&[1, 2], &[]], None, "sequence 1 of the batch is empty"),
+        (&[&[1, 2, 3, 4, 5, 6, 7]], None, "a sequence of 7 tokens, but the model has 6 positions"),
+        (&[&[1, 12]], None, "index 12 at position 1 is not below 12"),
+        (&[&[1, u32::MAX]], None, "marks none"),
+        (&[&[1, 2]], Some(&[&[0, 2]]), "index 2 at position 1 is not below 2"),
+        (&[&[1, 2]], Some(&[&[0, u32::MAX]]), "marks none"),
+        (&[&[1, 2]], Some(&[&[0]]), "lengths of their sequences"),
+        (&[&[1, 2]], Some(&[&[0, 0], &[0]]), "lengths of their sequences"),
+    ];
+    let own = |rows: &[&[u32]]| rows.iter().map(|row| row.to_vec()).collect::<Vec<_>>();
+    for (sequences, types, expected) in rows {
+        let found = model.batch(&own(sequences), types.map(own).as_deref());
+        let Err(Error::Ids(error)) = found else { panic!("{expected}: {found:?}") };
+        assert!(error.contains(expected), "{error}");
+    }
+    let labels = Ids::new([0, 2], [2], 2).unwrap_err().to_string();
+    assert!(labels.contains("index 2 at position 1 is not below 2"), "{labels}");
+}
+
+#[test]
+fn padding_changes_no_sentence() {
+    let model = encoder(&Device::Reference);
+    let (sentences, _) = tiny::sentences();
+    let together = model.embed(&model.batch(&sentences, None).unwrap()).to_f64();
+    for (sentence, expected) in sentences.iter().zip(together.chunks(8)) {
+        let alone = model.embed(&model.batch(std::slice::from_ref(sentence), None).unwrap()).to_f64();
+        for (alone, together) in alone.iter().zip(expected) {
+            assert!((alone - together).abs() < 1e-12);
+        }
+    }
+}
+
+fn published() -> Value {
+    let mut config = serde_json::to_value(tiny::config()).unwrap();
+    config["model_type"] = json!("bert");
+    config
+}
+
+/// What reading a `config.json` with this text gives.
+fn read(text: &str) -> Result<EncoderConfig, Error> {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.json"), text).unwrap();
+    EncoderConfig::read(folder.path())
+}
+
+#[test]
+fn a_configuration_that_cannot_be_built_is_an_error() {
+    assert_eq!(read(&published().to_string()).unwrap(), tiny::config());
+    let rows = [
+        ("hidden_act", json!("softshrink"), "softshrink"),
+        ("num_attention_heads", json!(3), "num_attention_heads 3 does not divide hidden_size 8"),
+        ("num_attention_heads", json!(0), "num_attention_heads is 0"),
+        ("hidden_size", json!(0), "hidden_size is 0"),
+        ("hidden_size", json!(-8), "-8"),
+        ("hidden_size", json!(8.5), "8.5"),
+        ("vocab_size", json!(1u64 << 40), "vocab_size is 1099511627776"),
+        ("num_hidden_layers", json!(u64::MAX), "num_hidden_layers is 18446744073709551615"),
+        ("num_hidden_layers", json!(5000), "num_hidden_layers is 5000"),
+        ("model_type", json!("gpt2"), "model_type \"gpt2\" is not implemented; expected \"bert\""),
+        ("position_embedding_type", json!("relative_key"), "relative_key"),
+        ("is_decoder", json!(true), "is_decoder true is not implemented"),
+        ("layer_norm_eps", json!(-1.0), "layer_norm_eps is -1"),
+        ("hidden_dropout_prob", json!(1.0), "hidden_dropout_prob is 1"),
+        ("pad_token_id", json!(12), "pad_token_id 12 is outside the vocabulary"),
+    ];
+    for (key, value, expected) in rows {
+        let mut config = published();
+        config[key] = value;
+        let error = read(&config.to_string()).expect_err(expected).to_string();
+        assert!(error.contains("config.json") && error.contains(expected), "{error}");
+    }
+    for key in ["vocab_size", "hidden_size", "num_hidden_layers", "intermediate_size", "hidden_act"] {
+        let mut config = published();
+        config.as_object_mut().unwrap().remove(key);
+        let error = read(&config.to_string()).expect_err(key).to_string();
+        assert!(error.contains(&format!("missing field `{key}`")), "{error}");
+    }
+    for text in ["", "[]", "null", "{", "3", "\"bert\"", "{\"vocab_size\": 1e999}", "\u{feff}{}"] {
+        assert!(matches!(read(text), Err(Error::Format { .. })), "{text:?}");
+    }
+    assert!(matches!(EncoderConfig::read("/no/such/folder"), Err(Error::Io { .. })));
+}
+
+#[test]
+fn a_model_too_large_for_any_memory_is_refused_before_it_costs_any() {
+    let huge = EncoderConfig { vocab_size: 1 << 24, hidden_size: 1 << 14, ..tiny::config() };
+    let error = Encoder::new(&huge, &mut Rng::seeded(1), &Device::Cpu).err().unwrap().to_string();
+    assert!(error.contains("parameters, which is more than"), "{error}");
+    // Within the limits of a configuration, and beyond this machine: the file decides.
+    let large = EncoderConfig { vocab_size: 1 << 21, hidden_size: 1 << 12, ..tiny::config() };
+    large.check().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = published();
+    config["vocab_size"] = json!(large.vocab_size);
+    config["hidden_size"] = json!(large.hidden_size);
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    files::save(folder.path().join("model.safetensors"), &encoder(&Device::Cpu)).unwrap();
+    let error = Encoder::from_directory(folder.path(), &Device::Cpu).err().unwrap().to_string();
+    let expected = "embeddings.word_embeddings.weight is [12, 8] in the file, [2097152, 4096] in the model";
+    assert!(error.contains(expected), "{error}");
+}
