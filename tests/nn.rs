@@ -239,7 +239,8 @@ fn half_and_double_precision_and_integers_are_read() {
 #[test]
 fn token_ids_that_do_not_fit_are_errors() {
     let model = encoder(&Device::Cpu);
-    let rows: [(&[&[u32]], Option<&[&[u32]]>, &str); 9] = [
+    type Rows<'r> = &'r [&'r [u32]];
+    let rows: [(Rows, Option<Rows>, &str); 9] = [
         (&[], None, "at least one sequence"),
         (&[&[1, 2], &[]], None, "sequence 1 of the batch is empty"),
         (&[&[1, 2, 3, 4, 5, 6, 7]], None, "a sequence of 7 tokens, but the model has 6 positions"),
