@@ -47,3 +47,8 @@ pub use ops::loss::{CrossEntropy, Reduction};
 pub use rng::Rng;
 pub use tensor::autograd::{Gradients, edge, inference, training};
 pub use tensor::{Gradcheck, Tensor, gradcheck};
+
+/// The README's program compiles, or the documentation tests fail.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
