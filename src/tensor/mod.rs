@@ -47,6 +47,26 @@ impl Tensor {
         Tensor::constant(device.upload_f64(values, sizes))
     }
 
+    /// The elements of `values` that `layout` sees: a view that need not be dense. Elements outside
+    /// of it are kept and never read.
+    ///
+    /// ```
+    /// use engrad::{Device, Tensor, layout::Layout};
+    /// let columns = Layout::strided(vec![2, 2], vec![1, 3], 1);
+    /// let x = Tensor::from_strided(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0], columns, &Device::Cpu);
+    /// assert_eq!(x.to_vec(), [1.0, 4.0, 2.0, 5.0]);
+    /// ```
+    ///
+    /// **Panics** when the layout reaches outside of the values.
+    #[track_caller]
+    pub fn from_strided(values: &[f64], layout: Layout, device: &Device) -> Tensor {
+        let (low, high) = layout.span().unwrap_or((0, 0));
+        if low < 0 || high > values.len() as isize {
+            refuse("Tensor::from_strided", format_args!("{layout:?} in {} values", values.len()));
+        }
+        Tensor::constant(device.upload_f64(values, &[values.len()]).view(layout))
+    }
+
     /// Every element is `value`. Takes the room of one element, whatever the sizes.
     pub fn full(value: f64, sizes: impl AsRef<[usize]>, device: &Device) -> Tensor {
         let one = device.upload_f64(&[value], &[]);
