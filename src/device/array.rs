@@ -106,8 +106,8 @@ impl Ids {
         Ok(Ids { values: Arc::new(values), sizes, limit })
     }
 
-    /// Indices as other tools write them: negative ones count from the end, and those equal to
-    /// `ignored` (PyTorch's `ignore_index`) become [`Ids::IGNORED`].
+    /// Indices as other tools write them, with a sign: those equal to `ignored` (PyTorch's
+    /// `ignore_index`) become [`Ids::IGNORED`], other negative ones are refused.
     ///
     /// **Errors** as [`Ids::new`].
     pub fn signed(
@@ -120,9 +120,8 @@ impl Ids {
             if Some(id) == ignored {
                 return Ok(Self::IGNORED);
             }
-            let positive = if id < 0 { id + limit as i64 } else { id };
-            match (0..limit as i64).contains(&positive) {
-                true => Ok(positive as u32),
+            match (0..limit as i64).contains(&id) {
+                true => Ok(id as u32),
                 false => Err(Error::Ids(format!("index {id} at position {at} does not fit {limit} entries"))),
             }
         };

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result, refuse};
 use crate::layout::broadcast;
+use crate::ops::elementwise::elementwise;
 use crate::tensor::Tensor;
 
 /// Which keys a query may look at.
@@ -10,6 +11,8 @@ use crate::tensor::Tensor;
 pub struct Mask {
     causal: bool,
     bias: Option<Tensor>,
+    /// Whether a query may be left without any key.
+    may_hide_all: bool,
 }
 
 /// Takes a key out of a softmax: finite, because shaders may assume that nothing is infinite.
@@ -23,7 +26,7 @@ impl Mask {
 
     /// Query i looks at the keys up to i.
     pub fn causal() -> Mask {
-        Mask { causal: true, bias: None }
+        Mask { causal: true, ..Mask::default() }
     }
 
     /// Each sequence of a batch has its own number of keys, counted from the first: `[batch, 1, 1, time]`.
@@ -40,11 +43,12 @@ impl Mask {
         Ok(Mask::full().with_bias(&Tensor::new(&bias, [lengths.len(), 1, 1, time], device)))
     }
 
-    /// Only where `keep` is not 0; it broadcasts to `[batch, heads, queries, keys]`.
+    /// Only where `keep` is not 0; it broadcasts to `[batch, heads, queries, keys]`. A query that may
+    /// look nowhere sees zeros.
     pub fn keep(keep: &Tensor) -> Mask {
         let zero = Tensor::zeros([], &keep.device());
         let masked = Tensor::full(MASKED, [], &keep.device());
-        Mask::full().with_bias(&Tensor::where_(keep, &zero, &masked))
+        Mask { may_hide_all: true, ..Mask::full() }.with_bias(&Tensor::where_(keep, &zero, &masked))
     }
 
     /// With `bias` added to the scores; it broadcasts to `[batch, heads, queries, keys]`.
@@ -91,9 +95,18 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: &Mask, scale: f64, dr
     if q.ndim() < 2 || k.ndim() < 2 || v.ndim() < 2 || !fits() {
         refuse("attention", format_args!("q {:?}, k {:?}, v {:?}", q.sizes(), k.sizes(), v.sizes()));
     }
-    let scores = match mask.scores(q.size(-2), k.size(-2), &q.device()) {
-        Some(mask) => mask.add_matmul(q, &k.t(), scale),
+    let bias = mask.scores(q.size(-2), k.size(-2), &q.device());
+    let scores = match &bias {
+        Some(bias) => bias.add_matmul(q, &k.t(), scale),
         None => Tensor::zeros([], &q.device()).add_matmul(q, &k.t(), scale),
     };
-    scores.softmax(-1).dropout(dropout).matmul(v)
+    let seen = scores.softmax(-1).dropout(dropout).matmul(v);
+    match bias.filter(|bias| mask.may_hide_all && bias.count() > 0) {
+        // Equally hidden keys would share the weight of a row; the sum over them is taken back.
+        Some(bias) => {
+            let best = bias.detach().max_keep(-1);
+            elementwise("seen", [&seen, &best], |[x, best]| best.less_equal(0.5 * MASKED).select(0.0, x))
+        }
+        None => seen,
+    }
 }

@@ -240,11 +240,11 @@ impl Tensor {
         elementwise("is_nan", [self], |[x]| 1.0 - x.equal(x))
     }
 
-    /// Limited to `low..=high`; the slope is 1 inside and on the limits, 0 outside.
+    /// Limited to `low..=high`; the slope is 1 inside, 0 on the limits and outside.
     pub fn clamp(&self, low: f64, high: f64) -> Tensor {
         elementwise("clamp", [self], |[x]| {
-            let below = x.less(low).select(low, x);
-            x.number(high).less(below).select(high, below)
+            let raised = x.less_equal(low).select(low, x);
+            x.number(high).less_equal(raised).select(high, raised)
         })
     }
 }

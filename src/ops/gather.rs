@@ -44,6 +44,9 @@ impl Tensor {
     #[track_caller]
     pub fn index_select(&self, axis: isize, ids: &Ids) -> Tensor {
         let at = resolve_axis("index_select", axis, self.ndim());
+        if self.ndim() == 0 && ids.count() == 1 {
+            return self.reshape([1]).index_select(0, ids).reshape([]);
+        }
         if ids.limit() > self.size(axis) || ids.sizes().len() > 1 || self.ndim() == 0 {
             refuse(
                 "index_select",
@@ -81,6 +84,9 @@ impl Tensor {
                     self.sizes()
                 ),
             );
+        }
+        if self.ndim() == 0 {
+            return self.reshape([1]).index_add(0, ids, &source.reshape([ids.count()])).reshape([]);
         }
         let front = source.move_axis(at as isize, 0);
         let mut sizes = front.sizes().to_vec();

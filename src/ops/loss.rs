@@ -161,9 +161,11 @@ impl Tensor {
     /// least `eps`.
     #[track_caller]
     pub fn cosine_similarity(&self, other: &Tensor, axis: isize, eps: f64) -> Tensor {
-        if broadcast(self.sizes(), other.sizes()).is_none() {
-            refuse("cosine_similarity", format_args!("{:?} and {:?}", self.sizes(), other.sizes()));
-        }
-        (self.normalize(axis, eps) * other.normalize(axis, eps)).sum(axis)
+        // Lengths are those of the broadcast vectors: an axis of size 1 counts as often as it is repeated.
+        let Some(sizes) = broadcast(self.sizes(), other.sizes()) else {
+            refuse("cosine_similarity", format_args!("{:?} and {:?}", self.sizes(), other.sizes()))
+        };
+        let (a, b) = (self.expand(&sizes), other.expand(&sizes));
+        (a.normalize(axis, eps) * b.normalize(axis, eps)).sum(axis)
     }
 }

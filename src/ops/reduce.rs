@@ -177,11 +177,23 @@ impl Tensor {
         if self.count() == 0 {
             return self.exp().sum_keep(&axes[..]).log();
         }
-        // An infinite maximum would turn `x - max` into NaN; without a shift the result is right.
-        let max = self.detach().max_keep(&axes[..]);
+        let (shift, sum) = self.shifted_exp_sum(&axes);
+        let y = elementwise("log", [&sum, &shift], |[sum, shift]| sum.ln() + shift);
+        let pull = edge(self, [self, &y], |g, [x, y]| {
+            elementwise("logsumexp_pull", [g, x, y], |[g, x, y]| g * (x - y).exp())
+        });
+        Tensor::from_op("logsumexp", y.array().clone(), [pull])
+    }
+
+    /// A shift and `sum(exp(x - shift))` over axes that keep size 1, without history. The shift is
+    /// the maximum, so that nothing overflows; an infinite one would turn `x - shift` into NaN, and
+    /// without a shift the result is right.
+    pub(crate) fn shifted_exp_sum(&self, axes: &[isize]) -> (Tensor, Tensor) {
+        let x = self.detach();
+        let max = x.max_keep(axes);
         let shift = elementwise("finite", [&max], |[m]| m.abs().less(f64::INFINITY).select(m, 0.0));
-        let sum = elementwise("exp", [self, &shift], |[x, shift]| (x - shift).exp()).sum_keep(&axes[..]);
-        elementwise("log", [&sum, &shift], |[sum, shift]| sum.ln() + shift)
+        let sum = elementwise("exp", [&x, &shift], |[x, shift]| (x - shift).exp()).sum_keep(axes);
+        (shift, sum)
     }
 
     /// The Euclidean length over `axes`, which disappear; the slope at length 0 is 0.

@@ -27,11 +27,21 @@ impl Tensor {
         Tensor::from_op("softmax", y, [pull])
     }
 
-    /// `x - log(sum(exp(x)))` along `axis`.
+    /// `x - log(sum(exp(x)))` along `axis`; right also where all elements are huge.
     #[track_caller]
     pub fn log_softmax(&self, axis: isize) -> Tensor {
         let axis = resolve_axis("log_softmax", axis, self.ndim()) as isize;
-        let log_sum = self.logsumexp_keep(axis);
-        elementwise("log_softmax", [self, &log_sum], |[x, log_sum]| x - log_sum)
+        if self.count() == 0 {
+            return self.clone();
+        }
+        let (shift, sum) = self.shifted_exp_sum(&[axis]);
+        // The shift first: beside a huge x, the logarithm of the sum would vanish.
+        let y = elementwise("log_softmax", [&self.detach(), &shift, &sum], |[x, shift, sum]| {
+            x - shift - sum.ln()
+        });
+        let pull = edge(self, [&y], move |g, [y]| {
+            elementwise("log_softmax_pull", [g, y, &g.sum_keep(axis)], |[g, y, sum]| g - y.exp() * sum)
+        });
+        Tensor::from_op("log_softmax", y.array().clone(), [pull])
     }
 }
