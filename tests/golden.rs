@@ -118,6 +118,9 @@ impl Report {
         for (name, (reason, cases)) in &self.left_out {
             println!("left out: {name}, {cases} case(s): {reason}");
         }
+        for (name, reason) in left_out::NOT_STORED {
+            println!("not stored: {name}: {reason}");
+        }
         let count = |of: &BTreeMap<String, usize>, device: &str| of.get(device).copied().unwrap_or(0);
         for device in self.passed.keys() {
             println!(

@@ -44,7 +44,6 @@ pub struct Integers {
 /// Everything that one call is given.
 pub struct Call {
     pub device: Device,
-    pub variant: String,
     input: Argument,
     arguments: Vec<Argument>,
     named: BTreeMap<String, Argument>,
@@ -53,15 +52,8 @@ pub struct Call {
 }
 
 impl Call {
-    pub fn new(device: &Device, variant: &str, input: Argument, arguments: Vec<Argument>) -> Call {
-        Call {
-            device: device.clone(),
-            variant: variant.to_string(),
-            input,
-            arguments,
-            named: BTreeMap::new(),
-            leaves: BTreeMap::new(),
-        }
+    pub fn new(device: &Device, input: Argument, arguments: Vec<Argument>) -> Call {
+        Call { device: device.clone(), input, arguments, named: BTreeMap::new(), leaves: BTreeMap::new() }
     }
 
     /// The call of a case.
@@ -75,8 +67,7 @@ impl Call {
             .map(|(name, value)| (name.clone(), reader.argument(value, &format!("kwargs.{name}"))))
             .collect();
         let leaves = reader.leaves;
-        let variant = case["variant"].as_str().unwrap_or("");
-        Call { named, leaves, ..Call::new(device, variant, input, arguments) }
+        Call { named, leaves, ..Call::new(device, input, arguments) }
     }
 
     pub fn input(&self) -> &Argument {
@@ -199,6 +190,12 @@ impl Call {
 /// Indices as this crate checks them; those equal to `ignored` do not count.
 pub fn checked_ids(whole: &Integers, limit: usize, ignored: Option<i64>) -> Ids {
     Ids::signed(&whole.values, whole.sizes.clone(), limit, ignored).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Negative indices count from the end, as the few calls have it that index like brackets do.
+pub fn from_the_end(whole: &Integers, limit: usize) -> Integers {
+    let resolve = |&id: &i64| if id < 0 { id + limit as i64 } else { id };
+    Integers { values: whole.values.iter().map(resolve).collect(), sizes: whole.sizes.clone() }
 }
 
 struct Reader<'a> {

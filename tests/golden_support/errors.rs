@@ -19,7 +19,7 @@ pub fn run(case: &Value, device: &Device) -> Result<(), String> {
     let mut arguments =
         list(&case["args"]).iter().map(|value| argument(value, device, &mut sizes)).collect::<Vec<_>>();
     let input = arguments.remove(0);
-    let call = Call::new(device, "", input, arguments);
+    let call = Call::new(device, input, arguments);
     let outcome = catch_unwind(AssertUnwindSafe(|| match op {
         "backward_nonscalar" => {
             let _ = call.x().tracked().backward();

@@ -25,7 +25,7 @@ pub fn run(case: &Value, file: &File, device: &Device) -> Result<(), String> {
         let output = apply(text(&step[1]), &inputs, &step[3]);
         named.insert(text(&step[0]), output);
     }
-    let tolerance = tolerance(device, &case["torch_float32"]);
+    let tolerance = tolerance(case, file, device);
     for value in list(&case["values"]) {
         let (name, found) = (text(&value["name"]), &named[text(&value["name"])]);
         let expected = file.tensor(text(&value["tensor"]));

@@ -34,7 +34,7 @@ pub const ROWS: &[Row] = &[
         let halves = c.x().chunk(2, c.integer(0, "dim", -1));
         (&halves[0] * halves[1].sigmoid()).into()
     }),
-    ("hardtanh", |c| hardtanh(c).into()),
+    ("hardtanh", |c| c.x().clamp(c.number(0, "min_val", -1.0), c.number(1, "max_val", 1.0)).into()),
     ("erf", |c| c.x().erf().into()),
     ("sin", |c| c.x().sin().into()),
     ("cos", |c| c.x().cos().into()),
@@ -90,15 +90,6 @@ fn softplus(c: &Call) -> Tensor {
     Tensor::where_(&straight, &c.x(), &(scaled.softplus() / beta))
 }
 
-/// A clamp whose slope at the bounds is 0.
-fn hardtanh(c: &Call) -> Tensor {
-    let (low, high) = (c.number(0, "min_val", -1.0), c.number(1, "max_val", 1.0));
-    let x = c.x();
-    let bound = |value: f64| Tensor::full(value, [], &c.device);
-    let inside = Tensor::where_(&x.le(&bound(low)), &bound(low), &x);
-    Tensor::where_(&x.ge(&bound(high)), &bound(high), &inside)
-}
-
 /// To a number of decimals, which may be negative.
 fn round(c: &Call) -> Tensor {
     let decimals = c.integer(BY_NAME, "decimals", 0);
@@ -118,10 +109,10 @@ fn clamp(c: &Call) -> Tensor {
     }
     let mut x = c.x();
     if let Some(low) = c.tensor_if(0, "min") {
-        x = Tensor::where_(&x.lt(&low), &low, &x);
+        x = x.maximum(&low);
     }
     if let Some(high) = c.tensor_if(1, "max") {
-        x = Tensor::where_(&x.gt(&high), &high, &x);
+        x = x.minimum(&high);
     }
     x
 }

@@ -2,7 +2,7 @@
 
 use engrad::Tensor;
 
-use super::super::argument::{Argument, Call, Integers, checked_ids};
+use super::super::argument::{Argument, Call, Integers, checked_ids, from_the_end};
 
 /// `x[a, b, ..]`
 pub fn getitem(c: &Call) -> Tensor {
@@ -72,10 +72,8 @@ fn picked(x: &Tensor, lists: &[(usize, Integers)]) -> Tensor {
     let count = lists[0].1.values.len();
     let mut flat = vec![0; count];
     for ((_, list), &size) in lists.iter().zip(&sizes) {
-        for (at, flat) in flat.iter_mut().enumerate() {
-            let index = list.values[at];
-            *flat = *flat * size as i64 + if index < 0 { index + size as i64 } else { index };
-        }
+        let list = from_the_end(list, size);
+        flat.iter_mut().zip(&list.values).for_each(|(flat, index)| *flat = *flat * size as i64 + index);
     }
     let ids = checked_ids(&Integers { values: flat, sizes: vec![count] }, rows, None);
     let mut picked = table.embedding(&ids).reshape([&[count], &kept[..]].concat());

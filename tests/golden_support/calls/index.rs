@@ -2,14 +2,19 @@
 
 use engrad::{Ids, Tensor};
 
-use super::super::argument::{Argument, BY_NAME, Call, Integers, checked_ids};
+use super::super::argument::{Argument, BY_NAME, Call, Integers, checked_ids, from_the_end};
 use super::Row;
 
 pub const ROWS: &[Row] = &[
     ("embedding", |c| embedding(c).into()),
     ("gather", |c| {
         let axis = c.integer(0, "dim", 0);
-        c.x().gather(axis, &c.ids(1, "index", c.x().size(axis))).into()
+        let ids = c.ids(1, "index", c.x().size(axis));
+        match ids.count() {
+            // Nothing is picked, so PyTorch lets the indices have another number of axes.
+            0 => c.x().gather(axis, &ids.reshape(vec![0; c.x().ndim()])).reshape(ids.sizes()).into(),
+            _ => c.x().gather(axis, &ids).into(),
+        }
     }),
     ("take_along_dim", |c| take_along(c).into()),
     ("index_select", |c| {
@@ -49,7 +54,10 @@ fn take_along(c: &Call) -> Tensor {
     let whole = c.whole_numbers(c.get(0, "indices"));
     if !c.has(1, "dim") {
         let flat = Integers { values: whole.values.clone(), sizes: vec![whole.values.len()] };
-        return c.x().reshape([c.x().count()]).gather(0, &checked_ids(&flat, c.x().count(), None));
+        return c
+            .x()
+            .reshape([c.x().count()])
+            .gather(0, &checked_ids(&from_the_end(&flat, c.x().count()), c.x().count(), None));
     }
     let axis = c.integer(1, "dim", 0);
     let at = axis.rem_euclid(c.x().ndim() as isize) as usize;
@@ -61,7 +69,7 @@ fn take_along(c: &Call) -> Tensor {
     let values = spread.to_f64().into_iter().map(|value| value as i64).collect();
     let ids = Integers { values, sizes: spread.sizes().to_vec() };
     let x = c.x().expand(sizes(c.x().sizes(), c.x().sizes()[at]));
-    x.gather(axis, &checked_ids(&ids, x.sizes()[at], None))
+    x.gather(axis, &checked_ids(&from_the_end(&ids, x.sizes()[at]), x.sizes()[at], None))
 }
 
 /// Replaces instead of adding: what is written to is emptied first.
