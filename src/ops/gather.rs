@@ -69,6 +69,9 @@ impl Tensor {
     #[track_caller]
     pub fn index_add(&self, axis: isize, ids: &Ids, source: &Tensor) -> Tensor {
         let at = resolve_axis("index_add", axis, self.ndim());
+        if self.ndim() == 0 && source.ndim() == 0 && ids.count() == 1 {
+            return self.reshape([1]).index_add(0, ids, &source.reshape([1])).reshape([]);
+        }
         let mut sizes = self.sizes().to_vec();
         if let Some(size) = sizes.get_mut(at) {
             *size = ids.count();
@@ -84,9 +87,6 @@ impl Tensor {
                     self.sizes()
                 ),
             );
-        }
-        if self.ndim() == 0 {
-            return self.reshape([1]).index_add(0, ids, &source.reshape([ids.count()])).reshape([]);
         }
         let front = source.move_axis(at as isize, 0);
         let mut sizes = front.sizes().to_vec();
