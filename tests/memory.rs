@@ -3,7 +3,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use engrad::device::cpu::pool_statistics;
+use engrad::device::cpu::{forget_peak, pool_statistics};
 use engrad::{Device, Rng, Tensor, inference};
 
 static TURN: Mutex<()> = Mutex::new(());
@@ -136,4 +136,17 @@ fn a_second_step_takes_its_buffers_from_the_pool() {
         step();
     }
     assert_eq!(pool_statistics().peak, peak);
+}
+
+#[test]
+fn forgetting_the_peak_measures_anew_and_gives_back_what_waits() {
+    let _turn = turn();
+    let small = matrix(11);
+    drop(Tensor::full(1.0, [1 << 22], &Device::Cpu) + 1.0);
+    assert!(pool_statistics().peak >= 1 << 22);
+    forget_peak();
+    let now = pool_statistics();
+    assert_eq!((now.peak, now.pooled), (now.used, 0));
+    let _next = &small + &small;
+    assert_eq!(pool_statistics().peak, now.used + ELEMENTS);
 }

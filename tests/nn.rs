@@ -343,3 +343,25 @@ fn a_model_too_large_for_any_memory_is_refused_before_it_costs_any() {
     let expected = "embeddings.word_embeddings.weight is [12, 8] in the file, [2097152, 4096] in the model";
     assert!(error.contains(expected), "{error}");
 }
+
+#[test]
+fn an_encoder_comes_back_from_the_directory_it_was_saved_in() {
+    for device in [Device::Reference, Device::Cpu] {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().join("new/model");
+        let saved = encoder(&device);
+        saved.save_directory(&directory).unwrap();
+        let loaded = Encoder::from_directory(&directory, &device).unwrap();
+        assert_eq!(loaded.config(), saved.config());
+        for ((path, a), (_, b)) in named_params(&saved).iter().zip(named_params(&loaded)) {
+            assert_eq!(a.value().to_f64(), b.value().to_f64(), "{path}");
+        }
+    }
+}
+
+#[test]
+fn an_encoder_is_not_saved_where_no_directory_can_be() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let error = encoder(&Device::Cpu).save_directory(file.path().join("below")).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+}

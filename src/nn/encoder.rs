@@ -324,6 +324,18 @@ impl Encoder {
         Ok(encoder)
     }
 
+    /// Writes a directory that [`Encoder::from_directory`] reads: `config.json` and `model.safetensors`.
+    ///
+    /// **Errors** when the directory cannot be written.
+    pub fn save_directory(&self, directory: impl AsRef<Path>) -> Result<()> {
+        let directory = directory.as_ref();
+        std::fs::create_dir_all(directory).map_err(|error| Error::io(directory, error))?;
+        let mut config = serde_json::to_value(&self.config).expect("text keys and finite numbers");
+        config["model_type"] = "bert".into();
+        files::save(directory.join("model.safetensors"), self)?;
+        files::write_whole(directory.join("config.json"), format!("{config:#}").as_bytes())
+    }
+
     /// What shaped it.
     pub fn config(&self) -> &EncoderConfig {
         &self.config

@@ -39,6 +39,13 @@ pub fn pool_statistics() -> PoolStatistics {
     PoolStatistics { used: pool.used, pooled: pool.pooled, peak: pool.peak }
 }
 
+/// Measures the peak anew from what is in use now, and gives what waits in the pool back to the system.
+pub fn forget_peak() {
+    let mut pool = POOL.lock().expect("no code panics while it holds the pool");
+    pool.peak = pool.used;
+    pool.trim();
+}
+
 /// Free buffers by capacity.
 struct Pool {
     free: BTreeMap<usize, Vec<Vec<f32>>>,

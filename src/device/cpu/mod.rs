@@ -33,7 +33,7 @@ use super::array::{Array, Buffer};
 use super::kernel::Kernel;
 use crate::expr::Program;
 use crate::layout::Layout;
-pub use memory::{Memory, PoolStatistics, poison_new_buffers, pool_statistics};
+pub use memory::{Memory, PoolStatistics, forget_peak, poison_new_buffers, pool_statistics};
 
 /// Elements below which a second thread does not pay.
 const GRAIN: usize = 1 << 14;
