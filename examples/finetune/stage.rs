@@ -1,0 +1,232 @@
+//! A stage of the job: training of one thing, which can be interrupted and gone on with.
+//!
+//! A stage leaves a record of how it went, `NAME.json`, and while it is interrupted a checkpoint of its
+//! trainer, `NAME.checkpoint.safetensors`. Batches, dropout masks and rates follow from seed and step,
+//! so a stage that was interrupted ends with the same bits as one that was not.
+
+use std::fmt::Write as _;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use engrad::device::cpu::{forget_peak, pool_statistics};
+use engrad::nn::files::write_whole;
+use engrad::optim::AdamW;
+use engrad::train::{Trainable, Trainer};
+use engrad::{Error, Result, Tensor};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::{Deserialize, Serialize};
+
+use super::options::Options;
+
+/// Why the job ended early.
+#[derive(Debug)]
+pub enum Ended {
+    /// Something went wrong.
+    Failed(Error),
+    /// The user stopped it; the checkpoint tells how to go on.
+    Interrupted(PathBuf),
+}
+
+impl From<Error> for Ended {
+    fn from(error: Error) -> Ended {
+        Ended::Failed(error)
+    }
+}
+
+/// How a stage went, step by step.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Record {
+    pub name: String,
+    /// Nothing is left to be done.
+    pub finished: bool,
+    /// The loss of each step.
+    pub losses: Vec<f64>,
+    /// The time of each step: forward, backward and update.
+    pub seconds: Vec<f64>,
+    /// Bytes that tensors held at most at once, where the device counts them.
+    pub peak: usize,
+    /// How many numbers were trained.
+    pub trained: usize,
+    /// The share of right answers in the end.
+    pub accuracy: f64,
+}
+
+impl Record {
+    /// The time of a step in the middle of all, sorted by time.
+    pub fn step_seconds(&self) -> f64 {
+        let mut sorted = self.seconds.clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+    }
+}
+
+/// Where the stages of a job keep their files, and whether one of them is to be gone on with.
+pub struct Stages<'a> {
+    folder: PathBuf,
+    /// The stage that was interrupted. What came before it is finished.
+    resumed: Option<String>,
+    stop: &'a AtomicBool,
+    /// Steps until the job stops by itself.
+    stop_after: Option<u64>,
+}
+
+/// Every stage that a job may have.
+const NAMES: [&str; 4] = [PRETRAINING, "full", "head", "lora"];
+/// The stage before all methods, which are called by their own names.
+pub const PRETRAINING: &str = "pretraining";
+const SETTINGS: &str = "settings.json";
+const CHECKPOINT: &str = ".checkpoint.safetensors";
+
+impl<'a> Stages<'a> {
+    /// A new job in `options.out`, or the one that left the checkpoint `options.resume`, with the
+    /// settings that it had.
+    ///
+    /// **Errors** when the folder cannot be written, or the checkpoint's files cannot be read.
+    pub fn open(options: Options, stop: &'a AtomicBool) -> Result<(Stages<'a>, Options)> {
+        let stop_after = options.stop_after;
+        let Some(checkpoint) = &options.resume else {
+            let folder = options.out.clone();
+            std::fs::create_dir_all(&folder).map_err(|source| Error::Io { path: folder.clone(), source })?;
+            // What another job left here must not be taken for a part of this one.
+            for name in NAMES {
+                remove(&folder.join(format!("{name}.json")))?;
+                remove(&folder.join(format!("{name}{CHECKPOINT}")))?;
+            }
+            write_json(&folder.join(SETTINGS), &options)?;
+            return Ok((Stages { folder, resumed: None, stop, stop_after }, options));
+        };
+        std::fs::metadata(checkpoint).map_err(|source| Error::Io { path: checkpoint.clone(), source })?;
+        let name = checkpoint
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| name.strip_suffix(CHECKPOINT));
+        let resumed = name.map(String::from).ok_or_else(|| Error::Format {
+            path: checkpoint.clone(),
+            what: format!("not a checkpoint of this program, whose names end in {CHECKPOINT}"),
+        })?;
+        let folder = checkpoint.parent().unwrap_or(Path::new("")).to_path_buf();
+        let settings = Options { out: folder.clone(), ..read_json(&folder.join(SETTINGS))? };
+        Ok((Stages { folder, resumed: Some(resumed), stop, stop_after }, settings))
+    }
+
+    /// A file of this job.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// The record of a stage that was finished before this job was interrupted.
+    pub fn finished(&self, name: &str) -> Result<Option<Record>> {
+        let path = self.path(&format!("{name}.json"));
+        if self.resumed.is_none() || !path.exists() {
+            return Ok(None);
+        }
+        Ok(Some(read_json(&path)?).filter(|record: &Record| record.finished))
+    }
+
+    /// Marks a stage as done, so that its checkpoint is of no use any more.
+    pub fn finish(&self, mut record: Record) -> Result<Record> {
+        record.finished = true;
+        write_json(&self.path(&format!("{}.json", record.name)), &record)?;
+        remove(&self.path(&format!("{}{CHECKPOINT}", record.name)))?;
+        Ok(record)
+    }
+
+    /// Trains up to `steps`, with a progress bar; `batch` makes the input of a step.
+    ///
+    /// **Errors** when a batch or a step fails, or when the user stops the job.
+    pub fn train<T: Trainable, B>(
+        &self,
+        name: &str,
+        trainer: &mut Trainer<T, AdamW>,
+        steps: u64,
+        batch: impl Fn(u64) -> Result<B>,
+        loss: impl Fn(&B) -> Tensor,
+    ) -> std::result::Result<Record, Ended> {
+        let checkpoint = self.path(&format!("{name}{CHECKPOINT}"));
+        let mut record = Record { name: name.into(), ..Record::default() };
+        if self.resumed.as_deref() == Some(name) {
+            trainer.resume(&checkpoint)?;
+            record = read_json(&self.path(&format!("{name}.json")))?;
+        }
+        let groups = trainer.subject.groups();
+        record.trained = groups.iter().flat_map(|group| &group.params).map(|(_, param)| param.count()).sum();
+        let progress = Progress::new(name, trainer.steps(), steps);
+        forget_peak();
+        let first = trainer.steps();
+        while trainer.steps() < steps {
+            let input = batch(trainer.steps())?;
+            let started = Instant::now();
+            let done = trainer.step(|| loss(&input))?;
+            record.seconds.push(started.elapsed().as_secs_f64());
+            record.losses.push(done.loss);
+            record.peak = record.peak.max(pool_statistics().peak * size_of::<f32>());
+            progress.show(trainer.steps(), &record.losses, done.rate);
+            let enough = self.stop_after.is_some_and(|limit| trainer.steps() - first >= limit);
+            if enough || self.stop.load(Ordering::Relaxed) {
+                trainer.save(&checkpoint)?;
+                write_json(&self.path(&format!("{name}.json")), &record)?;
+                return Err(Ended::Interrupted(checkpoint));
+            }
+        }
+        Ok(record)
+    }
+}
+
+/// A bar where someone is watching; a line now and then where the output goes to a file.
+struct Progress {
+    bar: ProgressBar,
+    name: String,
+    steps: u64,
+}
+
+impl Progress {
+    fn new(name: &str, done: u64, steps: u64) -> Progress {
+        let bar = ProgressBar::new(steps).with_position(done).with_prefix(name.to_string());
+        let style = ProgressStyle::with_template("{prefix:<11} [{bar:28}] {pos}/{len}  {msg}  {eta} left");
+        bar.set_style(style.expect("the template above is well formed").progress_chars("=> "));
+        bar.reset_eta();
+        Progress { bar, name: name.into(), steps }
+    }
+
+    fn show(&self, step: u64, losses: &[f64], rate: f64) {
+        let recent = &losses[losses.len().saturating_sub(20)..];
+        let loss = recent.iter().sum::<f64>() / recent.len() as f64;
+        let mut text = String::new();
+        write!(text, "loss {loss:.4}  rate {rate:.1e}").expect("text can always be written to a string");
+        if !self.bar.is_hidden() {
+            self.bar.set_message(text);
+            self.bar.set_position(step);
+        } else if step.is_multiple_of(self.steps.div_ceil(5)) || step == self.steps {
+            let left = self.bar.elapsed().mul_f64((self.steps - step) as f64 / step as f64);
+            eprintln!("{:<11} {step}/{}  {text}  {:.0} s left", self.name, self.steps, left.as_secs_f64());
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.abandon();
+    }
+}
+
+/// Removes a file that need not be there.
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != ErrorKind::NotFound => Err(Error::Io { path: path.into(), source }),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a file of settings or results, whole or not at all.
+fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Error::Format { path: path.into(), what: error.to_string() })?;
+    write_whole(path, text.as_bytes())
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.into(), source })?;
+    serde_json::from_str(&text).map_err(|error| Error::Format { path: path.into(), what: error.to_string() })
+}

@@ -1,0 +1,196 @@
+//! What the parts of the main job promise, and that an interrupted run ends as an uninterrupted one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::language::{LONGEST, Sentence};
+use super::mersenne::Mersenne;
+use super::task::read_table;
+use super::*;
+
+/// A folder for one test; it goes with its owner.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("room for temporary files")
+}
+
+fn written(folder: &Path, bytes: &[u8]) -> PathBuf {
+    let path = folder.join("train.tsv");
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+#[test]
+fn every_mistake_in_a_table_is_reported_with_file_line_and_column() {
+    let folder = folder();
+    let mistakes: [(&[u8], &str); 12] = [
+        (b"", "line 1, column 1: the file is empty"),
+        (b"\n", "line 1, column 1: the header names"),
+        (b"label\tsentence\n", "line 2, column 1: the file ends after its header"),
+        (
+            b"label\twords\n0\ta\n",
+            "line 1, column 1: the header names [\"label\", \"words\"], but no column sentence",
+        ),
+        (
+            b"mark\tsentence\n0\ta\n",
+            "line 1, column 1: the header names [\"mark\", \"sentence\"], but no column label",
+        ),
+        (b"label\tsentence\n0\ta\n1\n", "line 3, column 2: the line has 1 columns, expected 2"),
+        (b"label\tsentence\n0\ta\tb\n", "line 2, column 3: the line has 3 columns, expected 2"),
+        (b"label\tsentence\n0\ta\n\n1\tb\n", "line 3, column 2: the line has 1 columns, expected 2"),
+        (b"label\tsentence\n2\ta\n", "line 2, column 1 (label): found \"2\", expected a label from 0 to 1"),
+        (
+            b"sentence\tlabel\na\tgood\n",
+            "line 2, column 2 (label): found \"good\", expected a label from 0 to 1",
+        ),
+        (b"label\tsentence\n1\t  \n", "line 2, column 2 (sentence): the text is empty"),
+        (b"label\tsentence\n0\ta\n1\tb\xff\n", "line 3, column 2: byte 4 of the line (0xff) is not UTF-8"),
+    ];
+    for (bytes, expected) in mistakes {
+        let path = written(folder.path(), bytes);
+        let found = read_table(&path, &["sentence"], 2).unwrap_err().to_string();
+        assert!(found.contains(&format!("{}, {expected}", path.display())), "{found}, expected {expected}");
+    }
+}
+
+#[test]
+fn a_table_is_read_by_the_names_of_its_columns() {
+    let folder = folder();
+    let expected = [("one, two".to_string(), 1), ("\u{e9}t\u{e9}".to_string(), 0)];
+    for bytes in [
+        "label\tsentence\n1\tone, two\n0\t\u{e9}t\u{e9}\n",
+        "content\tlabel\r\none, two\t1\r\n\u{e9}t\u{e9}\t0\r\n",
+        "\u{feff}label\tsentence\tsource\n1\tone, two\tx\n0\t\u{e9}t\u{e9}\t",
+    ] {
+        let path = written(folder.path(), bytes.as_bytes());
+        assert_eq!(read_table(&path, &["sentence", "content"], 2).unwrap(), expected);
+    }
+}
+
+#[test]
+fn rows_are_shuffled_as_python_shuffles_them() {
+    for (seed, expected) in [(0, [7, 8, 1, 5, 3, 4, 2, 0, 9, 6]), (7, [8, 3, 1, 4, 7, 0, 9, 6, 2, 5])] {
+        let mut items: Vec<usize> = (0..10).collect();
+        Mersenne::seeded(seed).shuffle(&mut items);
+        assert_eq!(items, expected, "seed {seed}");
+    }
+    let mut items: Vec<usize> = (0..1500).collect();
+    Mersenne::seeded(0).shuffle(&mut items);
+    assert_eq!(items[..6], [835, 1326, 876, 1348, 601, 131], "beyond the first 624 draws");
+}
+
+#[test]
+fn sentences_fit_the_encoder_and_follow_from_the_seed() {
+    let language = Language::new();
+    let sentences = |seed| {
+        let rng = &mut Rng::seeded(seed);
+        (0..20_000).map(|_| language.sentence(rng)).collect::<Vec<_>>()
+    };
+    assert_eq!(sentences(1), sentences(1));
+    assert_ne!(sentences(1), sentences(2));
+    let longest = sentences(1).iter().map(|sentence| sentence.tokens.len()).max();
+    assert_eq!(longest, Some(LONGEST));
+}
+
+#[test]
+fn a_wrong_sentence_is_a_correct_one_but_for_the_number_of_one_verb() {
+    let language = Language::new();
+    for seed in 0..500 {
+        let Sentence { tokens, verbs } = language.sentence(&mut Rng::seeded(seed));
+        let correct = language.judged(true, &mut Rng::seeded(seed));
+        let wrong = language.judged(false, &mut Rng::seeded(seed));
+        assert_eq!((&correct.tokens, correct.label, wrong.label), (&tokens, 1, 0));
+        let changed: Vec<(usize, u32)> = (0..tokens.len())
+            .filter(|&at| wrong.tokens[at] != tokens[at])
+            .map(|at| (at, wrong.tokens[at]))
+            .collect();
+        assert!(changed.len() == 1 && verbs.contains(&changed[0]), "{tokens:?} {verbs:?} {changed:?}");
+    }
+    let task = language.agreement(200, 100, 3);
+    assert_eq!(task.train.iter().filter(|example| example.label == 1).count(), 100);
+    assert_eq!((task.dev.len(), task.guessing()), (100, 0.5));
+    assert_ne!(task.train[..100], task.dev[..]);
+}
+
+/// A run of a few steps per stage.
+fn small(out: &Path, more: &[&str]) -> Options {
+    let out = out.to_str().unwrap();
+    let words = ["finetune", "--pretraining-steps", "12", "--rows", "96", "--epochs", "2", "--out", out];
+    Options::parse_from(words.iter().chain(more))
+}
+
+fn resumed(checkpoint: &Path, stop_after: Option<u64>) -> Options {
+    let resume = ["finetune", "--resume", checkpoint.to_str().unwrap()];
+    Options { stop_after, ..Options::parse_from(resume) }
+}
+
+fn interrupted(options: Options) -> PathBuf {
+    match run(options, &AtomicBool::new(false)) {
+        Err(Ended::Interrupted(checkpoint)) => checkpoint,
+        other => panic!("expected an interruption, found {other:?}"),
+    }
+}
+
+#[test]
+fn an_interrupted_run_ends_with_the_bits_of_one_that_was_not() {
+    let (straight, broken) = (folder(), folder());
+    let never = AtomicBool::new(false);
+    let whole = run(small(straight.path(), &[]), &never).unwrap();
+
+    let during_pretraining = interrupted(small(broken.path(), &["--stop-after", "5"]));
+    assert_eq!(during_pretraining, broken.path().join("pretraining.checkpoint.safetensors"));
+    let during_full = interrupted(resumed(&during_pretraining, Some(5)));
+    assert_eq!(during_full, broken.path().join("pretraining.checkpoint.safetensors"));
+    let during_full = interrupted(resumed(&during_full, Some(4)));
+    assert_eq!(during_full, broken.path().join("full.checkpoint.safetensors"));
+    let pieced = run(resumed(&during_full, None), &never).unwrap();
+
+    for (a, b) in whole.iter().zip(&pieced) {
+        assert_eq!((&a.name, a.accuracy, a.trained), (&b.name, b.accuracy, b.trained));
+        assert_eq!(a.losses, b.losses, "{}", a.name);
+    }
+    for file in ["adapter/adapter_model.safetensors", "base/model.safetensors"] {
+        let [a, b] = [&straight, &broken].map(|folder| fs::read(folder.path().join(file)).unwrap());
+        assert!(a == b, "{file} differs");
+    }
+    assert!(fs::read_to_string(straight.path().join("loss.svg")).unwrap().starts_with("<svg"));
+    assert!(!during_full.exists(), "a finished stage leaves no checkpoint");
+}
+
+#[test]
+fn what_the_run_cannot_use_is_an_error_that_says_so() {
+    let folder = folder();
+    let file = folder.path().join("file");
+    fs::write(&file, "nothing").unwrap();
+    let broken = folder.path().join("lora.checkpoint.safetensors");
+    fs::write(&broken, "no safetensors").unwrap();
+    let empty = folder.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    let published = |model: &Path, data: &Path| {
+        let (model, data) = (model.to_str().unwrap(), data.to_str().unwrap());
+        small(&folder.path().join("out"), &["--model", model, "--task", "sst2", "--data", data])
+    };
+    let cases = [
+        (small(&file.join("below"), &[]), "file"),
+        (resumed(&file, None), "not a checkpoint of this program"),
+        (resumed(&folder.path().join("missing"), None), "missing"),
+        (resumed(&broken, None), "settings.json"),
+        (published(&folder.path().join("nowhere"), &empty), "nowhere"),
+        (published(&empty, &empty), "tokenizer.json"),
+    ];
+    for (options, expected) in cases {
+        match run(options, &AtomicBool::new(false)) {
+            Err(Ended::Failed(error)) => assert!(error.to_string().contains(expected), "{error}"),
+            other => panic!("expected an error with {expected:?}, found {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_that_was_cut_off_is_refused() {
+    let folder = folder();
+    let checkpoint = interrupted(small(folder.path(), &["--stop-after", "2"]));
+    let bytes = fs::read(&checkpoint).unwrap();
+    fs::write(&checkpoint, &bytes[..bytes.len() / 2]).unwrap();
+    let outcome = run(resumed(&checkpoint, None), &AtomicBool::new(false));
+    assert!(matches!(outcome, Err(Ended::Failed(Error::Format { .. }))), "{outcome:?}");
+}

@@ -1,0 +1,47 @@
+//! Text to token ids with the published model's own tokenizer.
+
+use std::path::Path;
+
+use engrad::{Error, Result};
+use tokenizers::{Tokenizer, TruncationParams};
+
+use super::mersenne::Mersenne;
+use super::task::{Example, Task, read_table};
+
+/// Reads SST-2 from `train.tsv` and `dev.tsv`: at most `rows` of the first, all of the second.
+///
+/// **Errors** when a file is missing or malformed.
+pub fn sst2(model: &Path, data: &Path, rows: usize, max_length: usize) -> Result<Task> {
+    let tokenizer = tokenizer(model, max_length)?;
+    let labels = vec!["negative", "positive"];
+    let read = |name: &str| read_table(&data.join(name), &["sentence", "content"], labels.len());
+    let mut train = read("train.tsv")?;
+    Mersenne::seeded(0).shuffle(&mut train);
+    train.truncate(rows);
+    Ok(Task { train: encode(&tokenizer, train)?, dev: encode(&tokenizer, read("dev.tsv")?)?, labels })
+}
+
+/// The tokenizer of a model directory. Its file may ask for padding to a fixed length, which would
+/// multiply the work: batches are padded to their longest row instead.
+fn tokenizer(model: &Path, max_length: usize) -> Result<Tokenizer> {
+    let path = model.join("tokenizer.json");
+    let bytes = std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+    let malformed = |error: tokenizers::Error| Error::Format { path: path.clone(), what: error.to_string() };
+    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(malformed)?;
+    tokenizer.with_padding(None);
+    let truncation = TruncationParams { max_length, ..TruncationParams::default() };
+    tokenizer.with_truncation(Some(truncation)).map_err(malformed)?;
+    Ok(tokenizer)
+}
+
+fn encode(tokenizer: &Tokenizer, rows: Vec<(String, u32)>) -> Result<Vec<Example>> {
+    let (texts, labels): (Vec<String>, Vec<u32>) = rows.into_iter().unzip();
+    let encoded = tokenizer
+        .encode_batch_fast(texts, true)
+        .map_err(|error| Error::Data(format!("the tokenizer refuses a text: {error}")))?;
+    let example = |(encoding, label): (tokenizers::Encoding, u32)| Example {
+        tokens: encoding.get_ids().to_vec(),
+        label,
+    };
+    Ok(encoded.into_iter().zip(labels).map(example).collect())
+}
