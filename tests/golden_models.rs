@@ -8,6 +8,7 @@
 
 mod stored;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -339,6 +340,14 @@ fn saved_adapter(subject: &Subject, folder: &Path, name: &str, device: &Device, 
         })
     });
     report.check(&format!("{name} merged weights"), largest(merged), allowed.hidden);
+    // What is saved again has PEFT's names and numbers; `tools/peft_interop.py` loads it with PEFT itself.
+    let again = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    tuned.save(&again).expect("the target folder can be written");
+    let [theirs, ours] = [folder, &again].map(|folder| {
+        let contents = files::read(folder.join("adapter_model.safetensors"), device).expect("it loads");
+        contents.tensors.into_iter().map(|(name, tensor)| (name, tensor.to_f64())).collect::<BTreeMap<_, _>>()
+    });
+    report.that(theirs == ours, &format!("{name} is saved again as it was"));
     tuned.merge();
     let merged = inference(|| model.forward(&batch));
     report.check(
