@@ -224,14 +224,14 @@ on_every_device! {
     fn a_failing_attach_leaves_the_model_as_it_was(device) {
         every_method(|subject| {
             let model = model(device);
-            let first = fresh(subject, &model);
-            let state = tiny::state(&model);
-            let error = adapters::attach(&model, "*", (subject.make)()).err().unwrap().to_string();
-            assert!(error.contains("query") && error.contains("detach"), "{error}");
-            assert_eq!(tiny::state(&model), state);
+            // The second of the sites is taken.
+            let first = adapters::attach(&model, "*.value", (subject.make)()).unwrap();
+            let (before, state) = (output(&model), tiny::state(&model));
+            let error = adapters::attach(&model, SITES, (subject.make)()).err().unwrap().to_string();
+            assert!(error.contains("self.value") && error.contains("detach"), "{error}");
+            assert_eq!((output(&model), tiny::state(&model)), (before, state));
             first.detach();
-            let sites = linears(&model);
-            assert!(sites.iter().all(|(_, linear)| linear.adapter().is_none()));
+            assert!(linears(&model).iter().all(|(_, linear)| linear.adapter().is_none()));
         });
     }
 
