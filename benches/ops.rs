@@ -159,12 +159,11 @@ widest! {
 }
 
 widest! {
-    fn adamw(state: [&[f32]; 4], p: &mut [f32], m: &mut [f32], v: &mut [f32]) {
-        for i in 0..p.len() {
-            let g = state[1][i];
-            m[i] = 0.9 * state[2][i] + 0.1 * g;
-            v[i] = 0.999 * state[3][i] + 0.001 * g * g;
-            p[i] = state[0][i] * 0.999_99 - 0.001 * m[i] / (v[i].sqrt() * 31.6 + 1e-8);
+    fn adamw(gradient: &[f32], p: &mut [f32], m: &mut [f32], v: &mut [f32]) {
+        for (((p, m), v), &g) in p.iter_mut().zip(m).zip(v).zip(gradient) {
+            *m = 0.9 * *m + 0.1 * g;
+            *v = 0.999 * *v + 0.001 * g * g;
+            *p = *p * 0.999_99 - 0.001 * *m / (v.abs().sqrt() * 31.6 + 1e-8);
         }
     }
 }
@@ -208,15 +207,13 @@ fn expressions() {
 
         let (param, mut optimizer) = (Param::new(&a), AdamW::new(0.01));
         let expression = best_time(|| optimizer.update(&param, &b, 1e-3, 1.0));
-        let (mut m, mut v) = (vec![0.0f32; count], vec![0.0f32; count]);
-        let zeros = vec![0.0f32; count];
+        let (mut m, mut v) = (values[0].clone(), values[1].clone());
+        y.copy_from_slice(&values[0]);
         let hand = best_time(|| {
             let pieces = y.par_chunks_mut(PIECE).zip(m.par_chunks_mut(PIECE)).zip(v.par_chunks_mut(PIECE));
-            pieces.enumerate().for_each(|(i, ((p, m), v))| {
-                let range = i * PIECE..i * PIECE + p.len();
-                let state = [&values[0], &values[1], &zeros, &zeros].map(|x| &x[range.clone()]);
-                adamw(state, p, m, v);
-            });
+            pieces
+                .enumerate()
+                .for_each(|(i, ((p, m), v))| adamw(&values[1][i * PIECE..][..p.len()], p, m, v));
         });
         report("adamw", expression, hand);
     }

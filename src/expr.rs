@@ -68,6 +68,19 @@ pub enum Instruction {
     Select(usize, usize, usize),
 }
 
+impl Instruction {
+    /// The lines it reads.
+    pub fn operands(&self) -> impl Iterator<Item = usize> + use<> {
+        let list = match *self {
+            Instruction::Input(_) | Instruction::Number(_) | Instruction::Random(_) => [None; 3],
+            Instruction::Unary(_, a) => [Some(a), None, None],
+            Instruction::Binary(_, a, b) => [Some(a), Some(b), None],
+            Instruction::Select(a, b, c) => [Some(a), Some(b), Some(c)],
+        };
+        list.into_iter().flatten()
+    }
+}
+
 /// Straight-line code with shared subterms and one or more outputs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Program {
@@ -179,7 +192,7 @@ impl Program {
         }
         for line in (0..lines.len()).rev() {
             if needed[line] {
-                operands(&lines[line]).for_each(|operand| needed[operand] = true);
+                lines[line].operands().for_each(|operand| needed[operand] = true);
             }
         }
         let mut moved = vec![0; lines.len()];
@@ -200,16 +213,6 @@ impl Program {
         }
         self.inputs = used.len() + 1;
     }
-}
-
-fn operands(instruction: &Instruction) -> impl Iterator<Item = usize> + use<> {
-    let list = match *instruction {
-        Instruction::Input(_) | Instruction::Number(_) | Instruction::Random(_) => [None; 3],
-        Instruction::Unary(_, a) => [Some(a), None, None],
-        Instruction::Binary(_, a, b) => [Some(a), Some(b), None],
-        Instruction::Select(a, b, c) => [Some(a), Some(b), Some(c)],
-    };
-    list.into_iter().flatten()
 }
 
 fn rewired(instruction: Instruction, to: impl Fn(usize) -> usize) -> Instruction {

@@ -8,6 +8,7 @@
 use rayon::prelude::*;
 
 use super::math;
+use super::memory::Memory;
 use super::simd::simd;
 use crate::device::array::Array;
 use crate::expr::{Binary, Instruction, Program, Unary};
@@ -20,6 +21,7 @@ const BLOCK: usize = 512;
 pub fn run(program: &Program, inputs: &[&Array], outputs: &mut [&mut [f32]]) {
     let count = outputs[0].len();
     let feeds: Vec<Feed> = inputs.iter().map(|x| Feed::new(x)).collect();
+    let registers = registers_of(program);
     let mut pieces: Vec<Vec<&mut [f32]>> = (0..count.div_ceil(super::GRAIN)).map(|_| Vec::new()).collect();
     for output in outputs.iter_mut() {
         for (piece, chunk) in pieces.iter_mut().zip(output.chunks_mut(super::GRAIN)) {
@@ -27,11 +29,11 @@ pub fn run(program: &Program, inputs: &[&Array], outputs: &mut [&mut [f32]]) {
         }
     }
     if pieces.len() <= 1 {
-        pieces.iter_mut().for_each(|outputs| run_piece(program, &feeds, 0, outputs));
+        pieces.iter_mut().for_each(|outputs| run_piece(program, &registers, &feeds, 0, outputs));
         return;
     }
     pieces.par_iter_mut().enumerate().for_each(|(piece, outputs)| {
-        run_piece(program, &feeds, piece * super::GRAIN, outputs);
+        run_piece(program, &registers, &feeds, piece * super::GRAIN, outputs);
     });
 }
 
@@ -100,13 +102,49 @@ impl<'a> Feed<'a> {
     }
 }
 
-/// Runs the program over the elements from `start` on.
-fn run_piece(program: &Program, feeds: &[Feed], start: usize, outputs: &mut [&mut [f32]]) {
+/// Which register each line writes to. A register is used again once nobody reads its line any
+/// more, so that even a long formula stays in the first-level cache.
+fn registers_of(program: &Program) -> Vec<usize> {
     let lines = program.instructions();
-    let mut registers = vec![0.0; lines.len() * BLOCK];
+    let mut last_read: Vec<usize> = (0..lines.len()).collect();
+    for (line, instruction) in lines.iter().enumerate() {
+        instruction.operands().for_each(|operand| last_read[operand] = line);
+    }
+    program.outputs().iter().for_each(|&output| last_read[output] = usize::MAX);
+    let is_number = |line: usize| matches!(lines[line], Instruction::Number(_));
+    let (mut registers, mut free, mut count) = (Vec::with_capacity(lines.len()), Vec::new(), 0);
+    for (line, instruction) in lines.iter().enumerate() {
+        // A number fills its register once, before the first block, and shares it with nobody.
+        let reused = if is_number(line) { None } else { free.pop() };
+        registers.push(reused.unwrap_or_else(|| {
+            count += 1;
+            count - 1
+        }));
+        let mut done: Vec<usize> = instruction
+            .operands()
+            .filter(|&operand| last_read[operand] == line && !is_number(operand))
+            .collect();
+        done.sort_unstable();
+        done.dedup();
+        free.extend(done.into_iter().map(|operand| registers[operand]));
+    }
+    registers
+}
+
+/// Runs the program over the elements from `start` on.
+fn run_piece(
+    program: &Program,
+    register_of: &[usize],
+    feeds: &[Feed],
+    start: usize,
+    outputs: &mut [&mut [f32]],
+) {
+    let lines = program.instructions();
+    let count = register_of.iter().max().map_or(0, |last| last + 1);
+    let mut registers: Vec<Memory> = (0..count).map(|_| Memory::reserve(BLOCK)).collect();
     for (line, instruction) in lines.iter().enumerate() {
         if let Instruction::Number(value) = instruction {
-            registers[line * BLOCK..][..BLOCK].fill(*value as f32);
+            registers[register_of[line]].values_mut().fill(*value as f32);
         }
     }
     let length = outputs[0].len();
@@ -114,17 +152,22 @@ fn run_piece(program: &Program, feeds: &[Feed], start: usize, outputs: &mut [&mu
     for at in (0..length).step_by(BLOCK) {
         let size = BLOCK.min(length - at);
         for (line, instruction) in lines.iter().enumerate() {
-            let (before, rest) = registers.split_at_mut(line * BLOCK);
-            let operand = |line: usize| {
+            // Taken out while it is written; no operand lies in it.
+            let mut own = std::mem::take(&mut registers[register_of[line]]);
+            let values = |line: usize| {
                 match lines[line] {
                     Instruction::Input(i) => feeds[i].dense(start + at, size),
                     _ => None,
                 }
-                .unwrap_or(&before[line * BLOCK..][..size])
+                .unwrap_or_else(|| &registers[register_of[line]][..size])
+            };
+            let operand = |line: usize| match lines[line] {
+                Instruction::Number(value) => Operand::Number(value as f32),
+                _ => Operand::Values(values(line)),
             };
             // Nobody reads the last line's register, so it goes where it belongs at once.
             let last = straight_out && line == lines.len() - 1;
-            let target = if last { &mut outputs[0][at..at + size] } else { &mut rest[..size] };
+            let target = if last { &mut outputs[0][at..at + size] } else { &mut own.values_mut()[..size] };
             match *instruction {
                 Instruction::Number(value) if last => target.fill(value as f32),
                 Instruction::Number(_) => {}
@@ -135,14 +178,15 @@ fn run_piece(program: &Program, feeds: &[Feed], start: usize, outputs: &mut [&mu
                 },
                 Instruction::Random(seed) => random(seed, (start + at) as u32, target),
                 Instruction::Unary(f, a) => {
-                    unary(f, operand(a), target);
+                    unary(f, values(a), target);
                     if matches!(f, Unary::Sin | Unary::Cos) {
-                        turn_far_angles(f, operand(a), target);
+                        turn_far_angles(f, values(a), target);
                     }
                 }
                 Instruction::Binary(f, a, b) => binary(f, operand(a), operand(b), target),
-                Instruction::Select(c, a, b) => select(operand(c), operand(a), operand(b), target),
+                Instruction::Select(c, a, b) => select(values(c), values(a), values(b), target),
             }
+            registers[register_of[line]] = own;
         }
         if straight_out {
             continue;
@@ -151,10 +195,17 @@ fn run_piece(program: &Program, feeds: &[Feed], start: usize, outputs: &mut [&mu
             let target = &mut output[at..at + size];
             match lines[line] {
                 Instruction::Input(i) => feeds[i].copy(start + at, target),
-                _ => target.copy_from_slice(&registers[line * BLOCK..][..size]),
+                _ => target.copy_from_slice(&registers[register_of[line]][..size]),
             }
         }
     }
+}
+
+/// What a line reads: a block, or a number that stays in a vector register.
+#[derive(Clone, Copy)]
+enum Operand<'a> {
+    Values(&'a [f32]),
+    Number(f32),
 }
 
 #[inline(always)]
@@ -165,9 +216,14 @@ fn map(x: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32) {
 }
 
 #[inline(always)]
-fn zip(a: &[f32], b: &[f32], y: &mut [f32], f: impl Fn(f32, f32) -> f32) {
-    for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
-        *y = f(a, b);
+fn zip(a: Operand, b: Operand, y: &mut [f32], f: impl Fn(f32, f32) -> f32) {
+    match (a, b) {
+        (Operand::Values(a), Operand::Values(b)) => {
+            y.iter_mut().zip(a).zip(b).for_each(|((y, &a), &b)| *y = f(a, b));
+        }
+        (Operand::Values(a), Operand::Number(b)) => map(a, y, |a| f(a, b)),
+        (Operand::Number(a), Operand::Values(b)) => map(b, y, |b| f(a, b)),
+        (Operand::Number(a), Operand::Number(b)) => y.fill(f(a, b)),
     }
 }
 
@@ -206,7 +262,7 @@ fn turn_far_angles(f: Unary, x: &[f32], y: &mut [f32]) {
 }
 
 simd! {
-    fn binary(f: Binary, a: &[f32], b: &[f32], y: &mut [f32]) {
+    fn binary(f: Binary, a: Operand, b: Operand, y: &mut [f32]) {
         match f {
             Binary::Add => zip(a, b, y, |a, b| a + b),
             Binary::Sub => zip(a, b, y, |a, b| a - b),

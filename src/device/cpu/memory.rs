@@ -46,7 +46,7 @@ pub fn forget_peak() {
     pool.trim();
 }
 
-/// Free buffers by capacity.
+/// Free buffers by length.
 struct Pool {
     free: BTreeMap<usize, Vec<Vec<f32>>>,
     pooled: usize,
@@ -57,18 +57,18 @@ struct Pool {
 impl Pool {
     /// A free buffer for `length` elements that wastes at most a quarter of it.
     fn take(&mut self, length: usize) -> Option<Vec<f32>> {
-        let (&capacity, buffers) = self.free.range_mut(length..=length + length / 4).next()?;
+        let (&found, buffers) = self.free.range_mut(length..=length + length / 4).next()?;
         let buffer = buffers.pop();
         if buffers.is_empty() {
-            self.free.remove(&capacity);
+            self.free.remove(&found);
         }
-        self.pooled -= capacity;
+        self.pooled -= found;
         buffer
     }
 
     fn put(&mut self, buffer: Vec<f32>) {
-        self.pooled += buffer.capacity();
-        self.free.entry(buffer.capacity()).or_default().push(buffer);
+        self.pooled += buffer.len();
+        self.free.entry(buffer.len()).or_default().push(buffer);
     }
 
     /// Gives the largest free buffers back to the system until the pool keeps its promise.
@@ -85,63 +85,67 @@ impl Pool {
     }
 }
 
-/// Elements in main memory; they return to the pool when dropped.
+/// Elements in main memory, from a cache line's start on; they return to the pool when dropped.
+#[derive(Default)]
 pub struct Memory {
     values: Vec<f32>,
+    start: usize,
+    length: usize,
 }
+
+/// Elements of a cache line: a vector that lies across two lines is read and written twice.
+const LINE: usize = 16;
 
 impl Memory {
     /// Room for `length` elements of unspecified (but valid) value, to be overwritten by a kernel.
     pub fn reserve(length: usize) -> Memory {
-        if length < SMALLEST_POOLED {
-            return Memory {
-                values: vec![if POISON.load(Ordering::Relaxed) { f32::NAN } else { 0.0 }; length],
-            };
-        }
-        let mut pool = POOL.lock().expect("no code panics while it holds the pool");
-        let found = pool.take(length);
-        pool.used += found.as_ref().map_or(length, Vec::capacity);
-        pool.trim();
-        drop(pool);
-        let mut values = found.unwrap_or_else(|| Vec::with_capacity(0));
-        if values.capacity() == 0 {
-            values = vec![0.0; length];
-        }
-        values.resize(length, 0.0);
+        let room = length + LINE;
+        let mut values = if room < SMALLEST_POOLED { vec![0.0; room] } else { pooled(room) };
         if POISON.load(Ordering::Relaxed) {
             values.fill(f32::NAN);
         }
-        Memory { values }
+        let start = values.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+        Memory { values, start, length }
     }
 
     /// A copy of `values`.
     pub fn copied(values: &[f32]) -> Memory {
         let mut memory = Memory::reserve(values.len());
-        memory.values.copy_from_slice(values);
+        memory.values_mut().copy_from_slice(values);
         memory
     }
 
     /// The elements, to be written by the kernel that made the buffer.
     pub fn values_mut(&mut self) -> &mut [f32] {
-        &mut self.values
+        &mut self.values[self.start..][..self.length]
     }
+}
+
+/// A free buffer of the pool, or a new one.
+fn pooled(room: usize) -> Vec<f32> {
+    let mut pool = POOL.lock().expect("no code panics while it holds the pool");
+    let found = pool.take(room);
+    pool.used += found.as_ref().map_or(room, Vec::len);
+    pool.trim();
+    drop(pool);
+    found.unwrap_or_else(|| vec![0.0; room])
 }
 
 impl Deref for Memory {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &self.values
+        &self.values[self.start..][..self.length]
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
         let values = std::mem::take(&mut self.values);
-        if values.capacity() >= SMALLEST_POOLED
+        if values.len() >= SMALLEST_POOLED
             && let Ok(mut pool) = POOL.lock()
         {
-            pool.used -= values.capacity();
+            pool.used -= values.len();
             pool.put(values);
             pool.trim();
         }
