@@ -148,5 +148,6 @@ fn forgetting_the_peak_measures_anew_and_gives_back_what_waits() {
     let now = pool_statistics();
     assert_eq!((now.peak, now.pooled), (now.used, 0));
     let _next = &small + &small;
-    assert_eq!(pool_statistics().peak, now.used + ELEMENTS);
+    // A buffer has room for one cache line more, so that its elements can begin at one.
+    assert_eq!(pool_statistics().peak, now.used + ELEMENTS + 16);
 }
