@@ -9,51 +9,174 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{Adapted, Lora, Method, attach_where};
+use super::adapted::attach_boxed;
+use super::settings::Settings;
+use super::targets::within;
+use super::{Adapted, Lora, Method, Mtlora, San, Targets, TriAdaptLora};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::{Module, Param, files};
+use crate::nn::{Module, Param, Stored, files};
 use crate::tensor::Tensor;
 
+/// Before the name of every parameter that belongs to the model.
 const PREFIX: &str = "base_model.model.";
+/// Before the name of what all sites share.
+const SHARED: &str = "base_model.";
+
+/// The method that a configuration names. A new method has a line here.
+fn method_of(config: &Settings) -> Result<Box<dyn Method>> {
+    Ok(match config.get("peft_type").and_then(Value::as_str) {
+        Some("LORA") => Box::new(Lora::from_config(config)?),
+        Some("MTLORA") => Box::new(Mtlora::from_config(config)?),
+        Some("TRIADAPTLORA") => Box::new(TriAdaptLora::from_config(config)?),
+        Some("SAN") => Box::new(San::from_config(config)?),
+        Some(other) => return Err(Error::Adapter(format!("peft_type {other:?} is not implemented"))),
+        None => return Err(Error::Adapter("peft_type is missing".into())),
+    })
+}
 
 /// Writes both files; each appears whole or not at all.
-pub fn save(adapted: &Adapted, directory: &Path) -> Result<()> {
-    std::fs::create_dir_all(directory).map_err(|error| Error::io(directory, error))?;
+pub(super) fn save(adapted: &Adapted, directory: &Path) -> Result<()> {
     let mut config = adapted.method.config();
-    let targets: Vec<&String> = adapted.sites.iter().map(|(path, _)| path).collect();
-    config.insert("target_modules".into(), json!(targets));
+    config.entry("target_modules").or_insert_with(|| json!(adapted.sites()));
     let modules = saved_modules(adapted);
     config.insert("modules_to_save".into(), if modules.is_empty() { Value::Null } else { json!(modules) });
-    config.insert("task_type".into(), Value::Null);
-    config.insert("base_model_name_or_path".into(), Value::Null);
-    config.insert("inference_mode".into(), json!(true));
+    let tensors = stored(adapted).iter().map(|entry| (entry.file_name(), entry.gather())).collect();
+    write(directory, config, &tensors)
+}
+
+/// Writes a configuration and tensors under their full names.
+pub(super) fn write(
+    directory: &Path,
+    mut config: Map<String, Value>,
+    tensors: &BTreeMap<String, Tensor>,
+) -> Result<()> {
+    std::fs::create_dir_all(directory).map_err(|error| Error::io(directory, error))?;
+    for (key, value) in [
+        ("exclude_modules", Value::Null),
+        ("task_type", Value::Null),
+        ("base_model_name_or_path", Value::Null),
+        ("inference_mode", json!(true)),
+    ] {
+        config.insert(key.into(), value);
+    }
     let text = serde_json::to_string_pretty(&Value::Object(config)).expect("text keys and finite numbers");
-    let tensors: BTreeMap<String, Tensor> = stored_params(adapted)
-        .into_iter()
-        .map(|(path, param)| (format!("{PREFIX}{path}"), param.value().detach()))
-        .collect();
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    files::write(directory.join("adapter_model.safetensors"), &tensors, metadata)?;
+    files::write(directory.join("adapter_model.safetensors"), tensors, metadata)?;
     files::write_whole(directory.join("adapter_config.json"), text.as_bytes())
 }
 
-/// The modules of the base parameters that are trained beside the adapters.
+/// The modules of the base parameters that were chosen to be trained beside the adapters.
 fn saved_modules(adapted: &Adapted) -> Vec<String> {
-    let module = |path: &String| path.rsplit_once('.').map_or(path.clone(), |(module, _)| module.to_string());
-    let mut modules: Vec<String> = adapted.also.iter().map(module).collect();
+    let chosen = adapted.beside.iter().filter(|beside| !beside.by_method);
+    let mut modules: Vec<String> = chosen.map(|beside| split(&beside.path).0.to_string()).collect();
     modules.sort();
     modules.dedup();
     modules
 }
 
-/// What an adapter's file holds: its own parameters, and the modules that were trained beside them,
+/// A parameter's module and its name there.
+fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('.').unwrap_or(("", path))
+}
+
+/// A tensor of the file: a parameter, or several in one matrix.
+struct Entry {
+    /// Without the prefix.
+    name: String,
+    shared: bool,
+    content: Content,
+}
+
+enum Content {
+    One(Param),
+    Several(Stored),
+}
+
+impl Entry {
+    fn file_name(&self) -> String {
+        format!("{}{}", if self.shared { SHARED } else { PREFIX }, self.name)
+    }
+
+    fn gather(&self) -> Tensor {
+        match &self.content {
+            Content::One(param) => param.value().detach(),
+            Content::Several(stored) => {
+                let [rows, columns] = stored.sizes;
+                let padded = stored.parts.iter().map(|(param, [row, column])| {
+                    let [height, width] = [param.sizes()[0], param.sizes()[1]];
+                    let wide = param.value().detach().pad_axis(1, *column, columns - column - width, 0.0);
+                    wide.pad_axis(0, *row, rows - row - height, 0.0)
+                });
+                padded.reduce(|sum, part| sum + part).expect("a stored matrix has a part")
+            }
+        }
+    }
+
+    /// A parameter of the file's sizes: the one that is stored, or one to cut the parts from.
+    fn whole(&self) -> Param {
+        match &self.content {
+            Content::One(param) => param.clone(),
+            Content::Several(stored) => {
+                let device = stored.parts.first().map_or(Device::Cpu, |(param, _)| param.device());
+                Param::new(&Tensor::zeros(stored.sizes, &device))
+            }
+        }
+    }
+
+    /// Gives the parts their values.
+    ///
+    /// **Errors** when anything stands beside them.
+    fn cut(&self, whole: &Param) -> Result<()> {
+        let Content::Several(stored) = &self.content else { return Ok(()) };
+        let value = whole.value().detach();
+        for (param, [row, column]) in &stored.parts {
+            param.set(&value.narrow(0, *row, param.sizes()[0]).narrow(1, *column, param.sizes()[1]));
+        }
+        let same = value.to_f64() == self.gather().to_f64();
+        if same {
+            Ok(())
+        } else {
+            Err(Error::Names(format!("{} has values outside of its blocks", self.name)))
+        }
+    }
+}
+
+/// What an adapter's file holds: its parameters, and the modules that were trained beside them,
 /// whole, because `modules_to_save` names modules.
-fn stored_params(adapted: &Adapted) -> Vec<(String, Param)> {
+fn stored(adapted: &Adapted) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    for place in &adapted.places {
+        match place.adapter.stored() {
+            Some(matrices) => entries.extend(matrices.into_iter().map(|stored| Entry {
+                name: format!("{}.{}", place.path, stored.name),
+                shared: false,
+                content: Content::Several(stored),
+            })),
+            None => entries.extend(place.params().into_iter().map(|(name, param)| Entry {
+                name,
+                shared: false,
+                content: Content::One(param),
+            })),
+        }
+    }
     let modules = saved_modules(adapted);
-    let mut params = adapted.adapter_params();
-    params.extend(adapted.base.iter().filter(|(path, _)| within(path, &modules)).cloned());
-    params
+    for (path, param) in &adapted.base {
+        let beside = adapted.beside.iter().find(|beside| beside.path == *path);
+        let name = match beside {
+            Some(beside) if beside.by_method => {
+                let (module, name) = split(path);
+                let at_site = adapted.places.iter().any(|place| place.path == module);
+                adapted.method.file_name(module, name, at_site)
+            }
+            _ if within(path, &modules) => path.clone(),
+            _ => continue,
+        };
+        entries.push(Entry { name, shared: false, content: Content::One(param.clone()) });
+    }
+    let shared = adapted.method.shared().into_iter();
+    entries.extend(shared.map(|(name, param)| Entry { name, shared: true, content: Content::One(param) }));
+    entries
 }
 
 /// Attaches a saved adapter to a model, as [`attach`](super::attach) does a fresh one.
@@ -66,29 +189,21 @@ pub fn load(model: &dyn Module, directory: impl AsRef<Path>) -> Result<Adapted> 
     let text = std::fs::read_to_string(&path).map_err(|error| Error::io(&path, error))?;
     let config: Map<String, Value> =
         serde_json::from_str(&text).map_err(|error| Error::format(&path, error.to_string()))?;
-    let said = |what: String| Error::format(&path, what);
-    let method: Box<dyn Method> = match config.get("peft_type").and_then(Value::as_str) {
-        Some("LORA") => Box::new(Lora::from_config(&config).map_err(|error| said(error.to_string()))?),
-        Some(other) => return Err(said(format!("peft_type {other:?} is not implemented"))),
-        None => return Err(said("peft_type is missing".into())),
+    let config = Settings(&config);
+    let said = |error: Error| match error {
+        Error::Adapter(what) => Error::format(&path, what),
+        other => other,
     };
-    let names = |key: &str| match config.get(key) {
-        None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Array(names)) if names.iter().all(Value::is_string) => {
-            Ok(names.iter().filter_map(Value::as_str).map(String::from).collect::<Vec<String>>())
-        }
-        Some(other) => Err(said(format!("{key} is {other}, expected a list of names"))),
-    };
-    let (targets, excluded, saved) =
-        (names("target_modules")?, names("exclude_modules")?, names("modules_to_save")?);
-    let named = |path: &str, list: &[String]| list.iter().any(|name| ends_with_name(path, name));
-    let chosen = |path: &str| named(path, &targets) && !named(path, &excluded) && !within(path, &saved);
-    let Some(mut adapted) = attach_where(model, chosen, method)? else {
-        return Err(said(format!("no linear layer of the model is among target_modules {targets:?}")));
-    };
-    adapted.train_also(|path| within(path, &saved));
+    let method = method_of(&config).map_err(said)?;
+    let saved = config.names("modules_to_save").map_err(said)?;
+    let targets = targets_of(&config, &saved).map_err(said)?;
+    let mut adapted = attach_boxed(model, &targets, method).map_err(said)?;
+    adapted.train_beside(|path| within(path, &saved), false);
     match fill(&adapted, &directory.join("adapter_model.safetensors")) {
-        Ok(()) => Ok(adapted),
+        Ok(()) => {
+            adapted.method.loaded();
+            Ok(adapted)
+        }
         Err(error) => {
             adapted.detach();
             Err(error)
@@ -96,10 +211,31 @@ pub fn load(model: &dyn Module, directory: impl AsRef<Path>) -> Result<Adapted> 
     }
 }
 
+/// PEFT's rules: a list of names, or a regular expression as one string; exclusions win, and nothing at
+/// or below a module that is saved whole is adapted.
+fn targets_of(config: &Settings, saved: &[String]) -> Result<Targets> {
+    let mut targets = match config.get("target_modules") {
+        Some(Value::String(text)) if text == "all-linear" => Targets::from("all-linear"),
+        Some(Value::String(text)) => Targets::regex(text)?,
+        _ => Targets::from(config.names("target_modules")?),
+    };
+    targets = targets.with_embeddings().outside(saved.to_vec());
+    targets = match config.get("exclude_modules") {
+        Some(Value::String(text)) => targets.except_regex(text)?,
+        _ => targets.except(config.names("exclude_modules")?),
+    };
+    Ok(match config.numbers("layers_to_transform")? {
+        Some(numbers) => targets.in_layers(numbers, config.names("layers_pattern")?),
+        None => targets,
+    })
+}
+
 /// Gives every stored parameter its value from the file, once all of them are there and fit.
 fn fill(adapted: &Adapted, file: &Path) -> Result<()> {
-    let params = stored_params(adapted);
-    let device = params.first().map_or(Device::Cpu, |(_, param)| param.device());
+    let entries = stored(adapted);
+    let whole: Vec<(String, Param)> =
+        entries.iter().map(|entry| (entry.name.clone(), entry.whole())).collect();
+    let device = whole.first().map_or(Device::Cpu, |(_, param)| param.device());
     let tensors = files::read(file, &device)?.tensors;
     let count = tensors.len();
     let by_path: BTreeMap<String, Tensor> =
@@ -107,25 +243,19 @@ fn fill(adapted: &Adapted, file: &Path) -> Result<()> {
     if by_path.len() < count {
         return Err(Error::format(file, "holds a parameter twice, under two forms of its name"));
     }
-    files::assign(file, &params, by_path)
+    files::assign(file, &whole, by_path)?;
+    let misplaced: Vec<String> = entries
+        .iter()
+        .zip(&whole)
+        .filter_map(|(entry, (_, whole))| entry.cut(whole).err().map(|error| error.to_string()))
+        .collect();
+    if misplaced.is_empty() { Ok(()) } else { Err(Error::format(file, misplaced.join("\n  "))) }
 }
 
 /// The path of a stored parameter. Other tools write the adapter's name into it too, as it stands in a
 /// live PEFT model: `lora_A.default.weight`.
 fn path_of(name: &str) -> String {
-    name.strip_prefix(PREFIX)
-        .unwrap_or(name)
-        .replace(".modules_to_save.default.", ".")
-        .replace(".default.", ".")
-}
-
-/// Whether `name` is the whole path or its last segments.
-fn ends_with_name(path: &str, name: &str) -> bool {
-    path == name || path.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
-}
-
-/// Whether a path lies at or below one of the named modules.
-fn within(path: &str, modules: &[String]) -> bool {
-    let ends: Vec<usize> = path.match_indices('.').map(|(at, _)| at).chain([path.len()]).collect();
-    modules.iter().any(|name| ends.iter().any(|&end| ends_with_name(&path[..end], name)))
+    let path = name.strip_prefix(PREFIX).or_else(|| name.strip_prefix(SHARED)).unwrap_or(name);
+    let path = path.replace(".modules_to_save.default.", ".").replace(".default.", ".");
+    path.strip_suffix(".default").unwrap_or(&path).to_string()
 }

@@ -3,15 +3,24 @@
 //! `W' = W + s·B·A` with `A: [rank, in]` (down), `B: [out, rank]` (up) and `s = alpha/rank`
 //! (`alpha/√rank` when rank-stabilised, arXiv 2312.03732). B starts at 0, so a fresh adapter changes
 //! nothing. `forward` never forms the matrix: `y = W·x + s·B·(A·x)`.
+//!
+//! In an embedding `W: [rows, width]`, `W' = W + s·(B·A)ᵀ`, and A starts at 0 instead.
+//! LoRA+ (arXiv 2402.12354) is a higher learning rate for B. PiSSA (arXiv 2404.02948) starts from the
+//! largest singular values of W: `W' = W + s·(B·A - B₀·A₀)` with `s·B₀·A₀` that part of W, so the base
+//! stays as it is, and the file is one of plain LoRA of twice the rank.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{Method, Site};
+use super::settings::{Settings, object, plain_number};
+use super::targets::Regex;
+use super::{Method, Pace, Site};
+use crate::Ids;
 use crate::error::{Error, Result};
-use crate::nn::{Adapter, Module, Param, Walker, Weights};
+use crate::nn::{Adapter, Module, Param, Stored, Walker, Weights};
 use crate::rng::Rng;
+use crate::svd::svd;
 use crate::tensor::Tensor;
 
 /// LoRA's settings.
@@ -25,92 +34,252 @@ pub struct Lora {
     pub dropout: f64,
     /// Scale by `alpha / √rank` instead.
     pub rank_stabilised: bool,
-    /// Draws the starting values of A.
+    /// Where A and B start.
+    pub start: Start,
+    /// Which biases of the base are trained too.
+    pub bias: Bias,
+    /// Ranks and alphas that differ between layers.
+    pub patterns: Patterns,
+    /// Multiplies the learning rate of B; LoRA+ recommends 16.
+    pub up_rate: f64,
+    /// Draws the starting values.
     pub seed: u64,
+}
+
+/// Where LoRA's A and B start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// A evenly from `±1/√in`, B at 0.
+    #[default]
+    Kaiming,
+    /// A normally distributed with deviation `1/rank`, B at 0.
+    Gaussian,
+    /// Both from the singular vectors of the layer's weights with the largest singular values.
+    Pissa,
+}
+
+/// Which biases of the base are trained beside an adapter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bias {
+    /// None of them.
+    #[default]
+    None,
+    /// Those of adapted layers.
+    Adapted,
+    /// All of them.
+    All,
+}
+
+/// Ranks and alphas that differ between layers. A key is a regular expression for the end of a path.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Patterns {
+    /// Ranks by key.
+    pub rank: Vec<(String, usize)>,
+    /// Alphas by key.
+    pub alpha: Vec<(String, f64)>,
 }
 
 impl Lora {
     /// A rank, and alpha twice as large.
     pub fn new(rank: usize) -> Lora {
-        Lora { rank, alpha: 2.0 * rank as f64, dropout: 0.0, rank_stabilised: false, seed: 0 }
+        Lora {
+            rank,
+            alpha: 2.0 * rank as f64,
+            dropout: 0.0,
+            rank_stabilised: false,
+            start: Start::default(),
+            bias: Bias::default(),
+            patterns: Patterns::default(),
+            up_rate: 1.0,
+            seed: 0,
+        }
     }
 
-    fn scale(&self) -> f64 {
-        let rank = self.rank as f64;
-        self.alpha / if self.rank_stabilised { rank.sqrt() } else { rank }
+    /// LoRA+: B learns 16 times as fast as A.
+    pub fn plus(rank: usize) -> Lora {
+        Lora { up_rate: 16.0, ..Lora::new(rank) }
+    }
+
+    /// Rank and scale at a site.
+    ///
+    /// **Errors** when the rank does not fit it, or patterns contradict one another.
+    pub(super) fn at(&self, site: &Site) -> Result<(usize, f64)> {
+        let rank = self.patterns.rank_at(&site.path, self.rank)?;
+        let alpha = self.patterns.alpha_at(&site.path, self.alpha)?;
+        let largest = site.inputs.max(site.outputs);
+        if rank == 0 || rank > largest {
+            let Site { inputs, outputs, .. } = site;
+            return Err(Error::Adapter(format!(
+                "rank {rank} does not fit {inputs} -> {outputs}; expected 1 to {largest}"
+            )));
+        }
+        let root = if self.rank_stabilised { (rank as f64).sqrt() } else { rank as f64 };
+        Ok((rank, alpha / root))
     }
 
     /// Reads the settings of an `adapter_config.json`.
     ///
     /// **Errors** when a setting is malformed, or asks for a variant that is not implemented.
-    pub(super) fn from_config(config: &Map<String, Value>) -> Result<Lora> {
-        let number = |key: &str, default: f64| match config.get(key) {
-            None | Some(Value::Null) => Ok(default),
-            Some(value) => {
-                value.as_f64().ok_or_else(|| Error::Adapter(format!("{key} is {value}, expected a number")))
-            }
-        };
-        for (key, plain) in [
-            ("use_dora", json!(false)),
+    pub(super) fn from_config(config: &Settings) -> Result<Lora> {
+        config.plain(&[
             ("lora_bias", json!(false)),
-            ("bias", json!("none")),
-            ("rank_pattern", json!({})),
-            ("alpha_pattern", json!({})),
-            ("layers_to_transform", Value::Null),
             ("layer_replication", Value::Null),
             ("target_parameters", Value::Null),
             ("trainable_token_indices", Value::Null),
             ("use_qalora", json!(false)),
             ("alora_invocation_tokens", Value::Null),
-            ("fan_in_fan_out", json!(false)),
-            ("use_bdlora", Value::Null),
+            ("use_bdlora", json!(false)),
             ("arrow_config", Value::Null),
             ("kasa_config", Value::Null),
             ("monteclora_config", Value::Null),
-        ] {
-            if let Some(value) = config.get(key).filter(|value| **value != plain && !value.is_null()) {
-                return Err(Error::Adapter(format!(
-                    "{key} = {value} is a variant of LoRA that is not implemented"
-                )));
-            }
-        }
+        ])?;
         // Others change the base weights, or add to the file what is not read here.
-        let plain = [
-            json!(true),
-            json!(false),
-            json!("gaussian"),
-            json!("orthogonal"),
-            json!("eva"),
-            json!("mica"),
-            Value::Null,
-        ];
-        if let Some(start) = config.get("init_lora_weights").filter(|start| !plain.contains(start)) {
+        let plain = ["gaussian", "orthogonal", "eva", "mica"].map(Value::from);
+        let start = config.get("init_lora_weights");
+        if let Some(start) = start.filter(|start| !start.is_boolean() && !plain.contains(start)) {
             return Err(Error::Adapter(format!(
                 "init_lora_weights = {start} changes the base weights, which is not implemented; \
                  convert the adapter to plain LoRA when saving it"
             )));
         }
-        let rank = number("r", 8.0)?;
-        if rank < 1.0 || rank.fract() != 0.0 || rank > 65536.0 {
-            return Err(Error::Adapter(format!("r is {rank}, expected a positive whole number")));
+        Ok(Lora {
+            rank: config.positive("r", 8)?,
+            alpha: config.number("lora_alpha", 8.0)?,
+            dropout: config.probability("lora_dropout")?,
+            rank_stabilised: config.flag("use_rslora")?,
+            start: if start == Some(&json!("gaussian")) { Start::Gaussian } else { Start::Kaiming },
+            bias: config
+                .choice("bias", &[("none", Bias::None), ("lora_only", Bias::Adapted), ("all", Bias::All)])?,
+            patterns: Patterns::from_config(config)?,
+            up_rate: 1.0,
+            seed: 0,
+        })
+    }
+
+    /// A's first values at a site.
+    pub(super) fn down(&self, site: &Site, rank: usize) -> Tensor {
+        let mut rng = Rng::derived(self.seed, site.number as u64);
+        let sizes = [rank, site.inputs];
+        match self.start {
+            Start::Gaussian => Tensor::normal(1.0 / rank as f64, sizes, &mut rng, &site.device),
+            _ => {
+                let bound = 1.0 / (site.inputs as f64).sqrt();
+                Tensor::uniform(-bound, bound, sizes, &mut rng, &site.device)
+            }
         }
-        let dropout = number("lora_dropout", 0.0)?;
-        if !(0.0..1.0).contains(&dropout) {
-            return Err(Error::Adapter(format!("lora_dropout is {dropout}, expected a probability below 1")));
-        }
-        let rank_stabilised = config.get("use_rslora").and_then(Value::as_bool).unwrap_or(false);
-        Ok(Lora { rank: rank as usize, alpha: number("lora_alpha", 8.0)?, dropout, rank_stabilised, seed: 0 })
     }
 }
 
+impl Patterns {
+    pub(super) fn from_config(config: &Settings) -> Result<Patterns> {
+        let mut patterns = Patterns::default();
+        for (key, value) in config.map("rank_pattern")? {
+            let rank = value.as_u64().filter(|&rank| rank > 0 && rank < 1 << 32);
+            let refused =
+                || Error::Adapter(format!("rank_pattern {key} is {value}, expected a positive rank"));
+            patterns.rank.push((key.clone(), rank.ok_or_else(refused)? as usize));
+        }
+        for (key, value) in config.map("alpha_pattern")? {
+            let refused = || Error::Adapter(format!("alpha_pattern {key} is {value}, expected a number"));
+            patterns.alpha.push((key.clone(), value.as_f64().ok_or_else(refused)?));
+        }
+        Ok(patterns)
+    }
+
+    pub(super) fn write(&self, config: &mut Map<String, Value>) {
+        let ranks = self.rank.iter().map(|(key, rank)| (key.clone(), json!(rank)));
+        config.insert("rank_pattern".into(), Value::Object(ranks.collect()));
+        let alphas = self.alpha.iter().map(|(key, alpha)| (key.clone(), plain_number(*alpha)));
+        config.insert("alpha_pattern".into(), Value::Object(alphas.collect()));
+    }
+
+    pub(super) fn rank_at(&self, path: &str, default: usize) -> Result<usize> {
+        value_at(&self.rank, path, default)
+    }
+
+    pub(super) fn alpha_at(&self, path: &str, default: f64) -> Result<f64> {
+        value_at(&self.alpha, path, default)
+    }
+}
+
+/// The value of the key that fits. Which of several wins depends on their order, which files do not
+/// keep, so they must agree.
+fn value_at<T: Copy + PartialEq>(patterns: &[(String, T)], path: &str, default: T) -> Result<T> {
+    let mut found = None;
+    for (key, value) in patterns {
+        if Regex::new(key)?.matches_end(path) {
+            match found {
+                Some((other, earlier)) if earlier != *value => {
+                    return Err(Error::Adapter(format!(
+                        "patterns {other:?} and {key:?} contradict one another"
+                    )));
+                }
+                _ => found = Some((key, *value)),
+            }
+        }
+    }
+    Ok(found.map_or(default, |(_, value)| value))
+}
+
 /// What sits in one linear layer.
-struct LowRank {
+pub(super) struct LowRank {
     /// A: `[rank, in]`
-    down: Param,
+    pub(super) down: Param,
     /// B: `[out, rank]`
-    up: Param,
-    scale: f64,
-    dropout: f64,
+    pub(super) up: Param,
+    pub(super) scale: f64,
+    pub(super) dropout: f64,
+    /// -A₀ and B₀, which take the start away again.
+    start: Option<[Param; 2]>,
+}
+
+impl LowRank {
+    /// An adapter at a linear layer, B at 0 unless it starts from singular vectors.
+    pub(super) fn new(settings: &Lora, site: &Site) -> Result<LowRank> {
+        let (rank, scale) = settings.at(site)?;
+        let (down, up, start) = match settings.start {
+            Start::Pissa => {
+                let [up, down] = principal(&site.base.weight, rank, scale);
+                let start = [Param::new(&-&down), Param::new(&up)];
+                start.iter().for_each(Param::freeze);
+                (down, up, Some(start))
+            }
+            _ => (settings.down(site, rank), Tensor::zeros([site.outputs, rank], &site.device), None),
+        };
+        let (down, up) = (Param::new(&down), Param::new(&up));
+        Ok(LowRank { down, up, scale, dropout: settings.dropout, start })
+    }
+
+    /// A and B, with what takes the start away beside them.
+    fn pair(&self) -> [Tensor; 2] {
+        let (down, up) = (self.down.value(), self.up.value());
+        match &self.start {
+            None => [down, up],
+            Some([start_down, start_up]) => [
+                Tensor::concat(&[&down, &start_down.value()], 0),
+                Tensor::concat(&[&up, &start_up.value()], 1),
+            ],
+        }
+    }
+}
+
+/// `[out, rank]` and `[rank, in]` whose product times `scale` is the best approximation of `weight`.
+fn principal(weight: &Tensor, rank: usize, scale: f64) -> [Tensor; 2] {
+    let [rows, columns] = [weight.sizes()[0], weight.sizes()[1]];
+    let (left, values, right) = svd(&weight.to_f64(), rows, columns);
+    let size = |k: usize| values.get(k).map_or(0.0, |value| (value / scale).sqrt());
+    let many = values.len();
+    let pick = |vectors: &[f64], row: usize, k: usize| if k < many { vectors[row * many + k] } else { 0.0 };
+    let up: Vec<f64> = (0..rows)
+        .flat_map(|row| (0..rank).map(move |k| (row, k)))
+        .map(|(row, k)| size(k) * pick(&left, row, k))
+        .collect();
+    let down: Vec<f64> = (0..rank)
+        .flat_map(|k| (0..columns).map(move |column| (k, column)))
+        .map(|(k, column)| size(k) * pick(&right, column, k))
+        .collect();
+    let device = weight.device();
+    [Tensor::from_f64(&up, [rows, rank], &device), Tensor::from_f64(&down, [rank, columns], &device)]
 }
 
 impl Module for LowRank {
@@ -122,51 +291,119 @@ impl Module for LowRank {
 
 impl Adapter for LowRank {
     fn adapt(&self, base: &Weights) -> Weights {
-        let weight = base.weight.add_matmul(&self.up.value(), &self.down.value(), self.scale);
-        Weights { weight, bias: base.bias.clone() }
+        let [down, up] = self.pair();
+        Weights { weight: base.weight.add_matmul(&up, &down, self.scale), bias: base.bias.clone() }
     }
 
     fn forward(&self, x: &Tensor, base: &Weights) -> Tensor {
-        let low = x.dropout(self.dropout).linear(&self.down.value(), None);
-        low.linear_add(&self.up.value(), self.scale, Some(&base.apply(x)))
+        let [down, up] = self.pair();
+        let low = x.dropout(self.dropout).linear(&down, None);
+        low.linear_add(&up, self.scale, Some(&base.apply(x)))
+    }
+
+    fn factors(&self) -> Option<[Tensor; 2]> {
+        let [down, up] = self.pair();
+        Some([up * self.scale, down])
+    }
+
+    fn stored(&self) -> Option<Vec<Stored>> {
+        let [start_down, start_up] = self.start.as_ref()?;
+        let [rank, inputs] = [self.down.sizes()[0], self.down.sizes()[1]];
+        let outputs = self.up.sizes()[0];
+        let down = vec![(self.down.clone(), [0, 0]), (start_down.clone(), [rank, 0])];
+        let up = vec![(self.up.clone(), [0, 0]), (start_up.clone(), [0, rank])];
+        Some(vec![
+            Stored { name: "lora_A.weight", sizes: [2 * rank, inputs], parts: down },
+            Stored { name: "lora_B.weight", sizes: [outputs, 2 * rank], parts: up },
+        ])
+    }
+}
+
+/// What sits in one embedding.
+struct LowRankTable {
+    /// A: `[rank, rows]`
+    down: Param,
+    /// B: `[width, rank]`
+    up: Param,
+    scale: f64,
+}
+
+impl Module for LowRankTable {
+    fn walk(&self, at: &mut Walker<'_>) {
+        at.param("lora_embedding_A", &self.down);
+        at.param("lora_embedding_B", &self.up);
+    }
+}
+
+impl Adapter for LowRankTable {
+    fn adapt(&self, base: &Weights) -> Weights {
+        let weight = base.weight.add_matmul(&self.down.value().t(), &self.up.value().t(), self.scale);
+        Weights { weight, bias: None }
+    }
+
+    fn lookup(&self, ids: &Ids, base: &Weights) -> Tensor {
+        let low = self.down.value().t().embedding(ids);
+        low.linear_add(&self.up.value(), self.scale, Some(&base.weight.embedding(ids)))
     }
 }
 
 impl Method for Lora {
     fn attach(&mut self, site: &Site) -> Result<Arc<dyn Adapter>> {
-        let largest = site.inputs.max(site.outputs);
-        if self.rank == 0 || self.rank > largest {
-            let Site { inputs, outputs, .. } = site;
-            return Err(Error::Adapter(format!(
-                "rank {} does not fit {inputs} -> {outputs}; expected 1 to {largest}",
-                self.rank
-            )));
+        if !site.embedding {
+            return Ok(Arc::new(LowRank::new(self, site)?));
         }
-        let bound = 1.0 / (site.inputs as f64).sqrt();
+        let (rank, scale) = self.at(site)?;
         let mut rng = Rng::derived(self.seed, site.number as u64);
-        let down = Tensor::uniform(-bound, bound, [self.rank, site.inputs], &mut rng, &site.device);
-        let up = Tensor::zeros([site.outputs, self.rank], &site.device);
-        Ok(Arc::new(LowRank {
-            down: Param::new(&down),
-            up: Param::new(&up),
-            scale: self.scale(),
-            dropout: self.dropout,
-        }))
+        let down = Param::new(&Tensor::zeros([rank, site.inputs], &site.device));
+        let up = Param::new(&Tensor::normal(1.0, [site.outputs, rank], &mut rng, &site.device));
+        Ok(Arc::new(LowRankTable { down, up, scale }))
+    }
+
+    fn embeds(&self) -> bool {
+        true
+    }
+
+    fn trains(&self, path: &str, adapted: bool) -> bool {
+        path.ends_with(".bias")
+            && match self.bias {
+                Bias::None => false,
+                Bias::Adapted => adapted,
+                Bias::All => true,
+            }
+    }
+
+    fn file_name(&self, module: &str, name: &str, adapted: bool) -> String {
+        if adapted { format!("{module}.base_layer.{name}") } else { format!("{module}.{name}") }
+    }
+
+    fn pace(&self, path: &str, _param: &Param) -> Pace {
+        let up = path.ends_with("lora_B.weight") || path.ends_with("lora_embedding_B");
+        Pace { rate: if up { self.up_rate } else { 1.0 }, ..Pace::default() }
     }
 
     fn config(&self) -> Map<String, Value> {
-        let entries = json!({
+        // The file of a start from singular vectors holds that start too, with its sign turned.
+        let factor = if self.start == Start::Pissa { 2 } else { 1 };
+        let growth = if self.rank_stabilised { (factor as f64).sqrt() } else { factor as f64 };
+        let mut patterns = self.patterns.clone();
+        patterns.rank.iter_mut().for_each(|(_, rank)| *rank *= factor);
+        patterns.alpha.iter_mut().for_each(|(_, alpha)| *alpha *= growth);
+        let mut config = object(json!({
             "peft_type": "LORA",
-            "r": self.rank,
-            // PEFT writes whole numbers without a point, and some readers insist on it.
-            "lora_alpha": if self.alpha.fract() == 0.0 { json!(self.alpha as i64) } else { json!(self.alpha) },
+            "r": self.rank * factor,
+            "lora_alpha": plain_number(self.alpha * growth),
             "lora_dropout": self.dropout,
             "use_rslora": self.rank_stabilised,
             "use_dora": false,
-            "bias": "none",
+            "bias": match self.bias {
+                Bias::None => "none",
+                Bias::Adapted => "lora_only",
+                Bias::All => "all",
+            },
             "fan_in_fan_out": false,
-            "init_lora_weights": true,
-        });
-        entries.as_object().expect("written as an object").clone()
+            "init_lora_weights": if self.start == Start::Gaussian { json!("gaussian") } else { json!(true) },
+        }));
+        patterns.write(&mut config);
+        config
     }
 }

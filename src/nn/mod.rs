@@ -14,14 +14,16 @@ mod module;
 mod norm;
 mod param;
 mod pattern;
+mod socket;
 
 pub use attention::SelfAttention;
 pub use embedding::Embedding;
 pub use encoder::{Classifier, Encoder, EncoderConfig, TokenBatch};
 pub use feed_forward::{Activation, FeedForward};
 pub use files::{load, save};
-pub use linear::{Adapter, Linear, Weights};
+pub use linear::Linear;
 pub use module::{Module, Part, Summary, Walker, freeze, linears, named_params, summary, unfreeze};
 pub use norm::LayerNorm;
 pub use param::Param;
 pub use pattern::Pattern;
+pub use socket::{Adapter, Stored, Weights};

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use super::embedding::Embedding;
 use super::linear::Linear;
 use super::param::Param;
 use super::pattern::Pattern;
@@ -18,6 +19,11 @@ pub trait Module {
     fn as_linear(&self) -> Option<&Linear> {
         None
     }
+
+    /// The embedding that this module is, if it is one.
+    fn as_embedding(&self) -> Option<&Embedding> {
+        None
+    }
 }
 
 /// What a walk comes across.
@@ -26,6 +32,8 @@ pub enum Part<'a> {
     Param(&'a Param),
     /// A linear layer, before its parameters.
     Linear(&'a Linear),
+    /// An embedding, before its parameters.
+    Embedding(&'a Embedding),
 }
 
 /// Carries the path while modules name their parts.
@@ -60,6 +68,9 @@ impl<'v> Walker<'v> {
     fn enter(&mut self, module: &dyn Module) {
         if let Some(linear) = module.as_linear() {
             (self.visit)(&self.path, Part::Linear(linear));
+        }
+        if let Some(embedding) = module.as_embedding() {
+            (self.visit)(&self.path, Part::Embedding(embedding));
         }
         module.walk(self);
     }

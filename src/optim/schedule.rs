@@ -60,6 +60,11 @@ impl Schedule {
         Schedule { peak, warm_up, total, shape: Shape::Cosine }
     }
 
+    /// The schedule of what joins at step `start`: from its own warm-up to the same last step.
+    pub fn since(&self, start: u64) -> Schedule {
+        Schedule { total: self.total.saturating_sub(start), ..*self }
+    }
+
     /// The rate of a step.
     pub fn rate(&self, step: u64) -> f64 {
         if step < self.warm_up {

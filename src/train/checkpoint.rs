@@ -15,6 +15,7 @@ use crate::tensor::Tensor;
 
 const PARAMETER: &str = "parameter.";
 const OPTIMIZER: &str = "optimizer.";
+const METHOD: &str = "method.";
 
 impl<T: Trainable, O: Optimizer> Trainer<T, O> {
     /// Saves all that the next step depends on, as a safetensors file.
@@ -28,6 +29,9 @@ impl<T: Trainable, O: Optimizer> Trainer<T, O> {
             }
             tensors.insert(format!("{PARAMETER}{name}"), param.value().detach());
         }
+        for (name, tensor) in self.subject.state() {
+            tensors.insert(format!("{METHOD}{name}"), tensor);
+        }
         let metadata = HashMap::from([("step".to_string(), self.step.to_string())]);
         files::write(path, &tensors, metadata)
     }
@@ -35,19 +39,27 @@ impl<T: Trainable, O: Optimizer> Trainer<T, O> {
     /// Goes on where [`Trainer::save`] stopped.
     ///
     /// **Errors** when the file is malformed, or belongs to other parameters or another optimiser;
-    /// nothing has changed then.
+    /// nothing has changed then, except that a growing adapter may have grown.
     pub fn resume(&mut self, path: impl AsRef<Path>) -> Result<()>
     where
         O: Clone,
     {
         let path = path.as_ref();
-        let params = self.params();
-        let device = params.first().map_or(Device::Cpu, |(_, param)| param.device());
+        let device = self.params().first().map_or(Device::Cpu, |(_, param)| param.device());
         let contents = files::read(path, &device)?;
         let step = contents.metadata.get("step").and_then(|step| step.parse::<u32>().ok());
         let Some(step) = step else {
             return Err(Error::format(path, "holds no step: not a training checkpoint"));
         };
+        // A method's numbers keep all their digits; and what has grown must be there before values are set.
+        if contents.tensors.keys().any(|name| name.starts_with(METHOD)) {
+            let exact = files::read(path, &Device::Reference)?.tensors;
+            let state = exact
+                .into_iter()
+                .filter_map(|(name, tensor)| Some((name.strip_prefix(METHOD)?.into(), tensor)));
+            self.subject.restore(&state.collect())?;
+        }
+        let params = self.params();
         let mut values: BTreeMap<String, Tensor> = BTreeMap::new();
         let mut states: HashMap<String, HashMap<String, Tensor>> = HashMap::new();
         for (name, tensor) in contents.tensors {

@@ -4,7 +4,9 @@
 //! method does afterwards. Nothing has changed when a step returns an error.
 //! Read next: `checkpoint.rs`.
 
-use crate::adapters::Adapted;
+use std::collections::{BTreeMap, HashMap};
+
+use crate::adapters::{Adapted, Update};
 use crate::error::{Error, Result};
 use crate::nn::{Module, Param, named_params};
 use crate::optim::clip;
@@ -22,6 +24,15 @@ pub struct Group {
     pub rate: f64,
     /// Multiplies the weight decay.
     pub decay: f64,
+    /// The step at which the group's schedule begins.
+    pub since: u64,
+}
+
+impl Group {
+    /// Parameters that follow schedule and optimiser as they are.
+    pub fn of(params: Vec<(String, Param)>) -> Group {
+        Group { params, rate: 1.0, decay: 1.0, since: 0 }
+    }
 }
 
 /// What a trainer can train: a plain model, or one with adapters.
@@ -34,29 +45,66 @@ pub trait Trainable {
         None
     }
 
-    /// Called after each update with the gradients that made it.
-    fn after_update(&mut self, _gradients: &Gradients, _step: u64) {}
+    /// Called after each update.
+    fn after_update(&mut self, _update: &Update) {}
+
+    /// What the next step depends on beside parameters.
+    fn state(&self) -> BTreeMap<String, Tensor> {
+        BTreeMap::new()
+    }
+
+    /// Goes back to a state; parameters receive their values afterwards.
+    ///
+    /// **Errors** when it belongs to something else.
+    fn restore(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
+        match state.keys().next() {
+            None => Ok(()),
+            Some(name) => Err(Error::Names(format!("{name} is the state of an adapter"))),
+        }
+    }
 }
 
 /// A plain model: one group of all parameters that are not frozen.
 impl<M: Module> Trainable for &M {
     fn groups(&self) -> Vec<Group> {
         let params = named_params(*self).into_iter().filter(|(_, param)| param.is_trainable()).collect();
-        vec![Group { params, rate: 1.0, decay: 1.0 }]
+        vec![Group::of(params)]
     }
 }
 
 impl Trainable for Adapted {
     fn groups(&self) -> Vec<Group> {
-        vec![Group { params: self.trainable(), rate: 1.0, decay: 1.0 }]
+        let mut groups: Vec<Group> = Vec::new();
+        for (path, param) in self.trainable() {
+            let pace = self.pace(&path, &param);
+            let fits = |group: &&mut Group| {
+                (group.rate, group.decay, group.since) == (pace.rate, pace.decay, pace.since)
+            };
+            match groups.iter_mut().find(fits) {
+                Some(group) => group.params.push((path, param)),
+                None => {
+                    let (rate, decay, since) = (pace.rate, pace.decay, pace.since);
+                    groups.push(Group { params: vec![(path, param)], rate, decay, since });
+                }
+            }
+        }
+        groups
     }
 
     fn penalty(&self) -> Option<Tensor> {
         Adapted::penalty(self)
     }
 
-    fn after_update(&mut self, gradients: &Gradients, step: u64) {
-        Adapted::after_update(self, gradients, step);
+    fn after_update(&mut self, update: &Update) {
+        Adapted::after_update(self, update);
+    }
+
+    fn state(&self) -> BTreeMap<String, Tensor> {
+        Adapted::state(self)
+    }
+
+    fn restore(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
+        Adapted::restore(self, state)
     }
 }
 
@@ -147,16 +195,19 @@ impl<T: Trainable, O: Optimizer> Trainer<T, O> {
         let groups = self.subject.groups();
         check_all_reached(&groups, &gradients)?;
         let norm = self.clip_gradients(&groups, &mut gradients)?;
-        let rate = self.schedule.rate(self.step);
+        let params = groups.iter().flat_map(|group| &group.params);
+        let before: HashMap<u64, Tensor> = params.map(|(_, param)| (param.id(), param.value())).collect();
         for group in &groups {
+            let rate = self.schedule.since(group.since).rate(self.step - group.since);
             for (_, param) in &group.params {
                 if let Some(gradient) = gradients.of(&param.value()).cloned() {
                     self.optimizer.update(param, &gradient, rate * group.rate, group.decay);
                 }
             }
         }
-        self.subject.after_update(&gradients, self.step);
+        let rate = self.schedule.rate(self.step);
         self.step += 1;
+        self.subject.after_update(&Update::new(self.step, &gradients, &before));
         Ok(Step { loss: total, rate, norm })
     }
 
