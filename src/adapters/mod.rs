@@ -20,9 +20,9 @@ pub use files::load;
 pub use growth::Check;
 pub use lora::{Bias, Lora, Patterns, Start};
 pub use mtlora::{Mtlora, Structure, TransformStart};
-pub use san::{San, SanMap, SanMode};
+pub use san::{LinkedSites, San, SanMap, SanMode};
 pub use targets::Targets;
-pub use triadaptlora::{BlockStart, RankGrowth, ScaleMode, TriAdaptLora, Variant};
+pub use triadaptlora::{BlockStart, GrownSites, RankGrowth, ScaleMode, TriAdaptLora, Variant};
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -64,6 +64,13 @@ pub struct San {
     pub synapse_scale: bool,
     /// Which layer comes before another.
     pub map: SanMap,
+    /// Its sites, once it is attached; starts empty.
+    pub linked: LinkedSites,
+}
+
+/// What SAN knows once it is attached: each site's γ, and where its predecessor stands.
+#[derive(Clone, Debug, Default)]
+pub struct LinkedSites {
     gammas: HashMap<String, Param>,
     links: BTreeMap<String, Option<String>>,
 }
@@ -152,14 +159,14 @@ impl San {
             (Before::Here(end), _) => Some(format!("{block}{end}")),
             (Before::LastThird(end), SanMap::FlowWithValueSlice) => {
                 let path = format!("{block}{end}");
-                let length = self.gammas.get(&path).map_or(0, Param::count);
+                let length = self.linked.gammas.get(&path).map_or(0, Param::count);
                 Some(format!("{path}[{}:{length}]", length / 3 * 2))
             }
             (Before::LastThird(_), _) => None,
         };
         let fits = |link: &String| {
             let (path, range) = parse_link(link).ok()?;
-            let length = self.gammas.get(path)?.count();
+            let length = self.linked.gammas.get(path)?.count();
             (range.map_or(length, |range| range.len()) == site.inputs).then_some(())
         };
         Ok(link.filter(|link| fits(link).is_some()))
@@ -167,13 +174,17 @@ impl San {
 
     /// The adapted table of token vectors.
     fn embedding(&self) -> Option<String> {
-        self.gammas.keys().find(|path| EMBEDDINGS.iter().any(|name| ends_with_name(path, name))).cloned()
+        self.linked
+            .gammas
+            .keys()
+            .find(|path| EMBEDDINGS.iter().any(|name| ends_with_name(path, name)))
+            .cloned()
     }
 
     /// The γ of a link and the part of it.
     fn predecessor(&self, link: &str, site: &Site) -> Result<Predecessor> {
         let (path, range) = parse_link(link)?;
-        let Some(gamma) = self.gammas.get(path) else {
+        let Some(gamma) = self.linked.gammas.get(path) else {
             return Err(Error::Adapter(format!("its predecessor {path} is not adapted before it")));
         };
         let range = range.unwrap_or(0..gamma.count());
@@ -329,8 +340,8 @@ impl Method for San {
         }
         let lambda = before.as_ref().filter(|_| self.synapse_scale).map(|_| filled(1.0, site.inputs));
         let beta = self.shift.then(|| filled(0.0, site.outputs));
-        self.gammas.insert(site.path.clone(), gamma.clone());
-        self.links.insert(site.path.clone(), link);
+        self.linked.gammas.insert(site.path.clone(), gamma.clone());
+        self.linked.links.insert(site.path.clone(), link);
         let neurons = Neurons { mode: self.mode, gamma, beta, lambda, before };
         Ok(if site.embedding { Arc::new(NeuronTable(neurons)) } else { Arc::new(neurons) })
     }
@@ -346,7 +357,7 @@ impl Method for San {
             "mode": mode.0,
             "shift": self.shift,
             "synapse_scale": self.synapse_scale,
-            "predecessors": self.links,
+            "predecessors": self.linked.links,
             "bias": "none",
             "fan_in_fan_out": false,
         }))

@@ -140,8 +140,15 @@ pub struct TriAdaptLora {
     pub fresh_schedule: bool,
     /// Draws the starting values.
     pub seed: u64,
+    /// Its sites, once it is attached; starts empty.
+    pub grown: GrownSites,
+}
+
+/// What TriAdaptLoRA knows once it is attached.
+#[derive(Clone, Default)]
+pub struct GrownSites {
     /// Block sizes by path, from a file.
-    stored_blocks: BTreeMap<String, Vec<usize>>,
+    stored: BTreeMap<String, Vec<usize>>,
     sites: Vec<Grown>,
     checks: Vec<Check>,
 }
@@ -180,9 +187,7 @@ impl TriAdaptLora {
             dropout: 0.0,
             fresh_schedule: false,
             seed: 0,
-            stored_blocks: BTreeMap::new(),
-            sites: Vec::new(),
-            checks: Vec::new(),
+            grown: GrownSites::default(),
         }
     }
 
@@ -192,12 +197,12 @@ impl TriAdaptLora {
     }
 
     fn target(&self) -> usize {
-        self.target_total.unwrap_or(self.reference_rank * self.sites.len())
+        self.target_total.unwrap_or(self.reference_rank * self.grown.sites.len())
     }
 
     /// How many matrices should grow at update `step`, with `missing` ranks left to add.
     fn count(&self, missing: usize, step: u64) -> usize {
-        let sites = self.sites.len();
+        let sites = self.grown.sites.len();
         let (done, span) =
             (step.saturating_sub(self.warm_up), self.total_steps.saturating_sub(self.warm_up).max(1));
         let wanted = match self.growth {
@@ -217,14 +222,14 @@ impl TriAdaptLora {
     pub(super) fn from_config(config: &Settings) -> Result<TriAdaptLora> {
         config.need(&["lora_alpha", "blocks", "variant", "scale_mode", "reference_rank"])?;
         config.plain(&[("bias", json!("none"))])?;
-        let mut stored_blocks = BTreeMap::new();
+        let mut stored = BTreeMap::new();
         for (path, value) in config.map("blocks")? {
             let refused = || Error::Adapter(format!("blocks {path} is {value}, expected a list of sizes"));
             let sizes: Option<Vec<usize>> = value.as_array().and_then(|sizes| {
                 let size = |size: &Value| size.as_u64().filter(|size| (1..=65536).contains(size));
                 sizes.iter().map(|value| size(value).map(|size| size as usize)).collect()
             });
-            stored_blocks.insert(path.clone(), sizes.filter(|sizes| !sizes.is_empty()).ok_or_else(refused)?);
+            stored.insert(path.clone(), sizes.filter(|sizes| !sizes.is_empty()).ok_or_else(refused)?);
         }
         let reference_rank = config.positive("reference_rank", 8)?;
         let optional = |key: &str| match config.get(key) {
@@ -247,7 +252,7 @@ impl TriAdaptLora {
             safe: config.flag("safe_clamp")?,
             orthogonality: config.number("orth_reg_weight", 0.0)?,
             dropout: config.probability("lora_dropout")?,
-            stored_blocks,
+            grown: GrownSites { stored, ..GrownSites::default() },
             ..TriAdaptLora::new(reference_rank, config.whole("total_step", 0)? as u64)
         })
     }
@@ -425,9 +430,9 @@ impl Method for TriAdaptLora {
     fn attach(&mut self, site: &Site) -> Result<Arc<dyn Adapter>> {
         let (inputs, outputs) = (site.inputs, site.outputs);
         let largest = inputs.max(outputs);
-        let sizes = match self.stored_blocks.get(&site.path) {
+        let sizes = match self.grown.stored.get(&site.path) {
             Some(sizes) => sizes.clone(),
-            None if self.stored_blocks.is_empty() => self.added(self.first_rank),
+            None if self.grown.stored.is_empty() => self.added(self.first_rank),
             None => return Err(Error::Adapter("blocks names no sizes for this layer".into())),
         };
         let rank: usize = sizes.iter().sum();
@@ -454,13 +459,13 @@ impl Method for TriAdaptLora {
             Grown { path: site.path.clone(), number: site.number, adapter: adapter.clone(), previous: 0.0 };
         sizes.iter().for_each(|&size| grown.grow(size, self.start, true, self.seed, 0));
         grown.previous = self.value(&adapter);
-        self.sites.push(grown);
+        self.grown.sites.push(grown);
         Ok(adapter)
     }
 
     fn loaded(&mut self) {
-        let values: Vec<f64> = self.sites.iter().map(|site| self.value(&site.adapter)).collect();
-        self.sites.iter_mut().zip(values).for_each(|(site, value)| site.previous = value);
+        let values: Vec<f64> = self.grown.sites.iter().map(|site| self.value(&site.adapter)).collect();
+        self.grown.sites.iter_mut().zip(values).for_each(|(site, value)| site.previous = value);
     }
 
     fn penalty(&self) -> Option<Tensor> {
@@ -468,6 +473,7 @@ impl Method for TriAdaptLora {
             return None;
         }
         let factors: Vec<Tensor> = self
+            .grown
             .sites
             .iter()
             .flat_map(|site| {
@@ -479,7 +485,8 @@ impl Method for TriAdaptLora {
     }
 
     fn pace(&self, _path: &str, param: &Param) -> super::Pace {
-        let blocks = self.sites.iter().filter(|_| self.fresh_schedule).flat_map(|site| site.adapter.blocks());
+        let blocks =
+            self.grown.sites.iter().filter(|_| self.fresh_schedule).flat_map(|site| site.adapter.blocks());
         let mut own = blocks.filter(|block| block.params().iter().any(|(_, other)| other.id() == param.id()));
         super::Pace { since: own.next().map_or(0, |block| block.since), ..super::Pace::default() }
     }
@@ -491,31 +498,33 @@ impl Method for TriAdaptLora {
         if now >= target || step <= self.warm_up || !step.is_multiple_of(self.interval) {
             return;
         }
-        let values: Vec<f64> = self.sites.iter().map(|site| self.value(&site.adapter)).collect();
+        let values: Vec<f64> = self.grown.sites.iter().map(|site| self.value(&site.adapter)).collect();
         let scores: Vec<f64> =
-            self.sites.iter().zip(&values).map(|(site, value)| value - site.previous).collect();
+            self.grown.sites.iter().zip(&values).map(|(site, value)| value - site.previous).collect();
         let count = self.count(target - now, step);
         let (threshold, chosen) = choose(&scores, count, self.safe);
         let sizes = self.added(self.increment());
         for &site in &chosen {
-            sizes.iter().for_each(|&size| self.sites[site].grow(size, self.start, false, self.seed, step));
+            sizes
+                .iter()
+                .for_each(|&size| self.grown.sites[site].grow(size, self.start, false, self.seed, step));
         }
-        self.sites.iter_mut().zip(&values).for_each(|(site, value)| site.previous = *value);
-        self.checks.push(Check { step, values, scores, count, threshold, chosen, ranks: self.ranks() });
+        self.grown.sites.iter_mut().zip(&values).for_each(|(site, value)| site.previous = *value);
+        self.grown.checks.push(Check { step, values, scores, count, threshold, chosen, ranks: self.ranks() });
     }
 
     fn ranks(&self) -> Vec<usize> {
-        self.sites.iter().map(|site| site.adapter.rank()).collect()
+        self.grown.sites.iter().map(|site| site.adapter.rank()).collect()
     }
 
     fn checks(&self) -> &[Check] {
-        &self.checks
+        &self.grown.checks
     }
 
     fn state(&self) -> BTreeMap<String, Tensor> {
         let exact = |values: Vec<f64>| Tensor::from_f64(&values, [values.len()], &Device::Reference);
         let mut state = BTreeMap::new();
-        for site in &self.sites {
+        for site in &self.grown.sites {
             let sizes = site.adapter.sizes().into_iter().map(|size| size as f64).collect();
             let since = site.adapter.blocks().iter().map(|block| block.since as f64).collect();
             state.insert(format!("{}/sizes", site.path), exact(sizes));
@@ -526,14 +535,14 @@ impl Method for TriAdaptLora {
     }
 
     fn restore(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
-        if state.len() != 3 * self.sites.len() {
+        if state.len() != 3 * self.grown.sites.len() {
             return Err(Error::Names(format!(
                 "{} entries of state for {} sites",
                 state.len(),
-                self.sites.len()
+                self.grown.sites.len()
             )));
         }
-        for site in &mut self.sites {
+        for site in &mut self.grown.sites {
             let entry = |name: &str| {
                 let name = format!("{}/{name}", site.path);
                 state.get(&name).map(Tensor::to_f64).ok_or_else(|| Error::Names(format!("{name} is missing")))
@@ -562,7 +571,7 @@ impl Method for TriAdaptLora {
 
     fn config(&self) -> Map<String, Value> {
         let blocks: BTreeMap<&String, Vec<usize>> =
-            self.sites.iter().map(|site| (&site.path, site.adapter.sizes())).collect();
+            self.grown.sites.iter().map(|site| (&site.path, site.adapter.sizes())).collect();
         object(json!({
             "peft_type": "TRIADAPTLORA",
             "lora_alpha": plain_number(self.alpha),
@@ -661,12 +670,12 @@ mod tests {
             let mut rng = Rng::seeded(5);
             for number in 1..=checks {
                 // Any values without ties.
-                for block in method.sites.iter().flat_map(|site| site.adapter.blocks()) {
+                for block in method.grown.sites.iter().flat_map(|site| site.adapter.blocks()) {
                     block.row.set(&Tensor::normal(1.0, block.row.sizes(), &mut rng, &Device::Reference));
                 }
                 method.after_update(&Update::new(number, &Gradients::default(), &HashMap::new()));
             }
-            let counts: Vec<usize> = method.checks.iter().map(|check| check.count).collect();
+            let counts: Vec<usize> = method.grown.checks.iter().map(|check| check.count).collect();
             assert_eq!(json!(counts), row["k"], "{row}");
             assert_eq!(method.ranks().iter().sum::<usize>(), whole(&row, "final_total"), "{row}");
         }
