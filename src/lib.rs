@@ -34,7 +34,6 @@ pub mod nn;
 pub mod ops;
 pub mod optim;
 pub mod rng;
-mod svd;
 pub mod tensor;
 pub mod train;
 

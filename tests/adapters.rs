@@ -6,7 +6,7 @@ mod common;
 mod tiny;
 
 use common::{close, on_every_device, test_on};
-use engrad::adapters::{self, Adapted, Lora, Method};
+use engrad::adapters::{self, Adapted, Lora, Method, Mtlora, San, SanMode, Structure, TriAdaptLora};
 use engrad::nn::{Classifier, freeze, linears, named_params, unfreeze};
 use engrad::optim::{AdamW, Schedule};
 use engrad::train::Trainer;
@@ -20,7 +20,7 @@ struct Subject {
     count: fn(usize, usize) -> usize,
 }
 
-const METHODS: [Subject; 3] = [
+const METHODS: [Subject; 9] = [
     Subject {
         name: "lora",
         make: || Box::new(Lora::new(3)),
@@ -35,6 +35,36 @@ const METHODS: [Subject; 3] = [
         name: "lora with dropout",
         make: || Box::new(Lora { dropout: 0.5, ..Lora::new(1) }),
         count: |inputs, outputs| inputs + outputs,
+    },
+    Subject {
+        name: "mtlora shim",
+        make: || Box::new(Mtlora::new(Structure::Shim, 3)),
+        count: |inputs, outputs| 3 * (inputs + outputs) + 9,
+    },
+    Subject {
+        name: "mtlora icfm",
+        make: || Box::new(Mtlora::new(Structure::Icfm, 3)),
+        count: |inputs, outputs| 3 * (inputs + outputs) + 9,
+    },
+    Subject {
+        name: "mtlora ctcm",
+        make: || Box::new(Mtlora::new(Structure::Ctcm, 3)),
+        count: |inputs, outputs| 3 * (inputs + outputs) + 18,
+    },
+    Subject {
+        name: "mtlora dtsm",
+        make: || Box::new(Mtlora::new(Structure::Dtsm, 3)),
+        count: |inputs, outputs| 3 * (inputs + outputs) + 18,
+    },
+    Subject {
+        name: "triadaptlora",
+        make: || Box::new(TriAdaptLora::new(4, 20)),
+        count: |inputs, outputs| inputs + outputs + 2,
+    },
+    Subject {
+        name: "san",
+        make: || Box::new(San { shift: true, ..San::new(SanMode::Both) }),
+        count: |_, outputs| 2 * outputs,
     },
 ];
 
@@ -183,7 +213,7 @@ on_every_device! {
             let before = tiny::loss(&model).item();
             let tuned = fresh(subject, &model).also_train("classifier.*").unwrap();
             let mut trainer = Trainer::new(tuned, AdamW::default(), Schedule::constant(0.02)).seeded(1);
-            for _ in 0..40 {
+            for _ in 0..50 {
                 trainer.step(|| tiny::loss(&model)).unwrap();
             }
             let after = tiny::loss(&model).item();
@@ -300,15 +330,14 @@ fn variants_that_are_not_implemented_are_refused_by_name() {
     let rows = [
         ("use_dora", "true"),
         ("lora_bias", "true"),
-        ("bias", "\"all\""),
-        ("rank_pattern", "{\"query\": 2}"),
-        ("alpha_pattern", "{\"query\": 2}"),
-        ("layers_to_transform", "[0]"),
+        ("bias", "\"some\""),
+        ("rank_pattern", "{\"query\": 0}"),
+        ("alpha_pattern", "{\"query\": \"x\"}"),
+        ("layers_to_transform", "[9]"),
+        ("target_modules", "\"(query\""),
         ("init_lora_weights", "\"pissa\""),
-        ("fan_in_fan_out", "true"),
         ("arrow_config", "{}"),
-        ("target_modules", "\"all-linear\""),
-        ("peft_type", "\"VERA\""),
+        ("peft_type", "\"HRA\""),
         ("r", "0"),
         ("r", "1.5"),
         ("r", "1e300"),

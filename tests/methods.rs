@@ -338,7 +338,7 @@ fn rows() -> Vec<Row> {
         row!("SAN sp", 2 * (2 * 8 + 12) + 8, "*.layer.*", San::new(SanMode::Sp)),
         row!(
             "SAN vit_base",
-            11 * 0 + 8 + 2 * (5 * 8 + 12),
+            8 + 2 * (5 * 8 + 12),
             adapters::Targets::from([
                 "word_embeddings",
                 "query",

@@ -66,8 +66,8 @@ impl Trainable for WithoutDecayOnBiases<'_> {
         let (biases, matrices) =
             named_params(self.0).into_iter().partition(|(name, _)| name.starts_with('b'));
         vec![
-            Group { params: matrices, rate: 1.0, decay: 1.0 },
-            Group { params: biases, rate: 1.0, decay: 0.0 },
+            Group { params: matrices, rate: 1.0, decay: 1.0, since: 0 },
+            Group { params: biases, rate: 1.0, decay: 0.0, since: 0 },
         ]
     }
 }

@@ -28,10 +28,6 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn base(&self) -> Weights {
-        self.layer.base()
-    }
-
     /// The adapter's own parameters by their full paths.
     pub(super) fn params(&self) -> Vec<(String, Param)> {
         let mut found = Vec::new();
@@ -41,11 +37,6 @@ impl Place {
             }
         });
         found
-    }
-
-    /// The same layer with another adapter.
-    pub(super) fn with(&self, adapter: Arc<dyn Adapter>) -> Place {
-        Place { adapter, ..self.clone() }
     }
 }
 
@@ -138,9 +129,9 @@ pub struct Adapted {
 pub fn attach(
     model: &dyn Module,
     targets: impl Into<Targets>,
-    method: impl Method + 'static,
+    method: impl Into<Box<dyn Method>>,
 ) -> Result<Adapted> {
-    attach_boxed(model, &targets.into(), Box::new(method))
+    attach_boxed(model, &targets.into(), method.into())
 }
 
 /// As [`attach`]; a method that trains base parameters only needs no layer that fits.
@@ -174,8 +165,11 @@ pub(super) fn attach_boxed(
     let trained: Vec<String> =
         base.iter().map(|(path, _)| path.clone()).filter(|path| method.trains(path, adapted(path))).collect();
     if places.is_empty() && trained.is_empty() {
-        let example = all.first().map_or("none", |(path, _)| path);
-        return Err(Error::Adapter(format!("no layer fits {targets}; the first one is called {example}")));
+        let linear = all.iter().find(|(_, layer)| matches!(layer, Layer::Linear(_)));
+        let example = linear.map_or("none", |(path, _)| path);
+        return Err(Error::Adapter(format!(
+            "no linear layer fits {targets}; the first one is called {example}"
+        )));
     }
     let frozen = base.iter().filter(|(_, param)| !param.is_trainable()).map(|(_, p)| p.clone()).collect();
     base.iter().for_each(|(_, param)| param.freeze());

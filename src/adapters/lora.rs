@@ -14,13 +14,12 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::settings::{Settings, object, plain_number};
-use super::targets::Regex;
-use super::{Method, Pace, Site};
+use super::svd::svd;
+use super::{Method, Pace, Patterns, Site};
 use crate::Ids;
 use crate::error::{Error, Result};
 use crate::nn::{Adapter, Module, Param, Stored, Walker, Weights};
 use crate::rng::Rng;
-use crate::svd::svd;
 use crate::tensor::Tensor;
 
 /// LoRA's settings.
@@ -70,15 +69,6 @@ pub enum Bias {
     All,
 }
 
-/// Ranks and alphas that differ between layers. A key is a regular expression for the end of a path.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Patterns {
-    /// Ranks by key.
-    pub rank: Vec<(String, usize)>,
-    /// Alphas by key.
-    pub alpha: Vec<(String, f64)>,
-}
-
 impl Lora {
     /// A rank, and alpha twice as large.
     pub fn new(rank: usize) -> Lora {
@@ -122,6 +112,7 @@ impl Lora {
     /// **Errors** when a setting is malformed, or asks for a variant that is not implemented.
     pub(super) fn from_config(config: &Settings) -> Result<Lora> {
         config.plain(&[
+            ("use_dora", json!(false)),
             ("lora_bias", json!(false)),
             ("layer_replication", Value::Null),
             ("target_parameters", Value::Null),
@@ -168,57 +159,6 @@ impl Lora {
             }
         }
     }
-}
-
-impl Patterns {
-    pub(super) fn from_config(config: &Settings) -> Result<Patterns> {
-        let mut patterns = Patterns::default();
-        for (key, value) in config.map("rank_pattern")? {
-            let rank = value.as_u64().filter(|&rank| rank > 0 && rank < 1 << 32);
-            let refused =
-                || Error::Adapter(format!("rank_pattern {key} is {value}, expected a positive rank"));
-            patterns.rank.push((key.clone(), rank.ok_or_else(refused)? as usize));
-        }
-        for (key, value) in config.map("alpha_pattern")? {
-            let refused = || Error::Adapter(format!("alpha_pattern {key} is {value}, expected a number"));
-            patterns.alpha.push((key.clone(), value.as_f64().ok_or_else(refused)?));
-        }
-        Ok(patterns)
-    }
-
-    pub(super) fn write(&self, config: &mut Map<String, Value>) {
-        let ranks = self.rank.iter().map(|(key, rank)| (key.clone(), json!(rank)));
-        config.insert("rank_pattern".into(), Value::Object(ranks.collect()));
-        let alphas = self.alpha.iter().map(|(key, alpha)| (key.clone(), plain_number(*alpha)));
-        config.insert("alpha_pattern".into(), Value::Object(alphas.collect()));
-    }
-
-    pub(super) fn rank_at(&self, path: &str, default: usize) -> Result<usize> {
-        value_at(&self.rank, path, default)
-    }
-
-    pub(super) fn alpha_at(&self, path: &str, default: f64) -> Result<f64> {
-        value_at(&self.alpha, path, default)
-    }
-}
-
-/// The value of the key that fits. Which of several wins depends on their order, which files do not
-/// keep, so they must agree.
-fn value_at<T: Copy + PartialEq>(patterns: &[(String, T)], path: &str, default: T) -> Result<T> {
-    let mut found = None;
-    for (key, value) in patterns {
-        if Regex::new(key)?.matches_end(path) {
-            match found {
-                Some((other, earlier)) if earlier != *value => {
-                    return Err(Error::Adapter(format!(
-                        "patterns {other:?} and {key:?} contradict one another"
-                    )));
-                }
-                _ => found = Some((key, *value)),
-            }
-        }
-    }
-    Ok(found.map_or(default, |(_, value)| value))
 }
 
 /// What sits in one linear layer.

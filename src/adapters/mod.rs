@@ -10,16 +10,20 @@ mod files;
 mod growth;
 mod lora;
 mod mtlora;
+mod patterns;
+mod regex;
 mod san;
 mod settings;
+mod svd;
 mod targets;
 mod triadaptlora;
 
 pub use adapted::{Adapted, attach};
 pub use files::load;
 pub use growth::Check;
-pub use lora::{Bias, Lora, Patterns, Start};
+pub use lora::{Bias, Lora, Start};
 pub use mtlora::{Mtlora, Structure, TransformStart};
+pub use patterns::Patterns;
 pub use san::{LinkedSites, San, SanMap, SanMode};
 pub use targets::Targets;
 pub use triadaptlora::{BlockStart, GrownSites, RankGrowth, ScaleMode, TriAdaptLora, Variant};
@@ -97,6 +101,12 @@ impl<'a> Update<'a> {
     /// The value a parameter had before the update.
     pub fn before(&self, param: &Param) -> Tensor {
         self.before.get(&param.id()).map_or_else(|| param.value(), Tensor::clone).detach()
+    }
+}
+
+impl<M: Method + 'static> From<M> for Box<dyn Method> {
+    fn from(method: M) -> Box<dyn Method> {
+        Box::new(method)
     }
 }
 

@@ -9,7 +9,7 @@ const SWEEPS: usize = 60;
 
 /// Of `a: [rows, columns]`: left vectors `[rows, k]`, singular values `[k]` from the largest, right
 /// vectors `[columns, k]`, with `k` the smaller of the sizes and `a = left · diag(values) · rightᵀ`.
-pub(crate) fn svd(a: &[f64], rows: usize, columns: usize) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+pub(super) fn svd(a: &[f64], rows: usize, columns: usize) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
     if rows < columns {
         let turned: Vec<f64> =
             (0..columns).flat_map(|column| (0..rows).map(move |row| a[row * columns + column])).collect();
@@ -66,32 +66,5 @@ fn rotate(columns: &mut [Vec<f64>], first: usize, second: usize, cosine: f64, si
 }
 
 #[cfg(test)]
-mod tests {
-    use super::svd;
-    use crate::rng::Rng;
-
-    #[test]
-    fn the_factors_multiply_to_the_matrix_and_are_orthonormal() {
-        for (rows, columns) in [(7, 4), (4, 7), (5, 5), (1, 3), (6, 1)] {
-            let mut rng = Rng::seeded(3);
-            let a: Vec<f64> = (0..rows * columns).map(|_| rng.normal()).collect();
-            let (left, values, right) = svd(&a, rows, columns);
-            let k = rows.min(columns);
-            assert_eq!((left.len(), values.len(), right.len()), (rows * k, k, columns * k));
-            assert!(values.windows(2).all(|pair| pair[0] >= pair[1]));
-            for row in 0..rows {
-                for column in 0..columns {
-                    let product: f64 =
-                        (0..k).map(|i| left[row * k + i] * values[i] * right[column * k + i]).sum();
-                    assert!((product - a[row * columns + column]).abs() < 1e-12);
-                }
-            }
-            for i in 0..k {
-                for j in 0..k {
-                    let product: f64 = (0..rows).map(|row| left[row * k + i] * left[row * k + j]).sum();
-                    assert!((product - f64::from(u8::from(i == j))).abs() < 1e-12);
-                }
-            }
-        }
-    }
-}
+#[path = "svd_tests.rs"]
+mod tests;

@@ -16,88 +16,31 @@
 //!
 //! With new rows and columns of T at 0 (start `C0`) and a constant scale, growing changes no output
 //! bit; L and U learn first.
+//! Read next: `block.rs`, what sits in a layer.
+
+mod block;
+#[cfg(test)]
+mod growth_tests;
+mod options;
+
+pub use options::{BlockStart, RankGrowth, ScaleMode, Variant};
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
 use serde_json::{Map, Value, json};
 
+use block::Triangular;
+use options::name_of;
+
 use super::growth::{Check, choose, orthogonality};
 use super::settings::{Settings, object, plain_number};
 use super::{Method, Site, Update};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::{Adapter, Module, Param, Stored, Walker, Weights};
+use crate::nn::{Adapter, Param};
 use crate::rng::Rng;
 use crate::tensor::Tensor;
-
-/// How rank is added.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Variant {
-    /// Several ranks at once: L and U are block triangular.
-    #[default]
-    Block,
-    /// Rank by rank: L and U are triangular, each with the diagonal.
-    Single,
-}
-
-/// Where a new block starts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum BlockStart {
-    /// A and B normal with deviation 0.02, L and U at 0: no output changes.
-    #[default]
-    C0,
-    /// A normal, B at 0, half the identity in both L and U: no output changes.
-    HalfIdentity,
-    /// All normal, except that B of the first rows is 0: outputs jump a little when ranks are added.
-    Single,
-}
-
-/// How many matrices grow at a check.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RankGrowth {
-    /// The missing ranks times the share of training that is done.
-    #[default]
-    Linear,
-    /// The missing ranks to the power of that share.
-    Nonlinear,
-    /// Always `top_k`.
-    Fixed,
-}
-
-/// What scales the update.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ScaleMode {
-    /// `alpha / reference_rank`
-    #[default]
-    Constant,
-    /// `alpha / (rank + 1e-5)`: growing scales the existing update down.
-    CurrentRank,
-}
-
-impl Variant {
-    const NAMES: [(&str, Variant); 2] = [("block", Variant::Block), ("single", Variant::Single)];
-}
-
-impl BlockStart {
-    const NAMES: [(&str, BlockStart); 3] =
-        [("c0", BlockStart::C0), ("half_identity", BlockStart::HalfIdentity), ("single", BlockStart::Single)];
-}
-
-impl RankGrowth {
-    const NAMES: [(&str, RankGrowth); 3] =
-        [("linear", RankGrowth::Linear), ("nonlinear", RankGrowth::Nonlinear), ("fixed", RankGrowth::Fixed)];
-}
-
-impl ScaleMode {
-    const NAMES: [(&str, ScaleMode); 2] =
-        [("constant", ScaleMode::Constant), ("current_rank", ScaleMode::CurrentRank)];
-}
-
-/// The name of a choice in the file.
-fn name_of<T: PartialEq + Copy>(names: &[(&'static str, T)], choice: T) -> &'static str {
-    names.iter().find(|(_, other)| *other == choice).expect("all are listed").0
-}
 
 /// TriAdaptLoRA's settings and, once attached, its sites.
 #[derive(Clone)]
@@ -269,160 +212,6 @@ impl TriAdaptLora {
             Variant::Block => vec![ranks],
             Variant::Single => vec![1; ranks],
         }
-    }
-}
-
-/// The parameters that one growth adds.
-#[derive(Clone)]
-struct Block {
-    /// `[d, in]`
-    down: Param,
-    /// `[out, d]`
-    up: Param,
-    /// Rows of L: `[d, R']`
-    row: Param,
-    /// Columns of U: `[R', d]`
-    col: Param,
-    /// The update after which it was added.
-    since: u64,
-}
-
-impl Block {
-    fn params(&self) -> [(&'static str, &Param); 4] {
-        [("A", &self.down), ("B", &self.up), ("L", &self.row), ("U", &self.col)]
-    }
-}
-
-/// What sits in one layer.
-struct Triangular {
-    inputs: usize,
-    outputs: usize,
-    device: Device,
-    blocks: RwLock<Vec<Block>>,
-    scale_mode: ScaleMode,
-    alpha: f64,
-    reference_rank: usize,
-    dropout: f64,
-}
-
-impl Triangular {
-    fn blocks(&self) -> Vec<Block> {
-        self.blocks.read().expect("no code panics while it holds the blocks").clone()
-    }
-
-    fn sizes(&self) -> Vec<usize> {
-        self.blocks().iter().map(|block| block.down.sizes()[0]).collect()
-    }
-
-    fn rank(&self) -> usize {
-        self.sizes().iter().sum()
-    }
-
-    fn scale(&self) -> f64 {
-        match self.scale_mode {
-            ScaleMode::Constant => self.alpha / self.reference_rank as f64,
-            ScaleMode::CurrentRank => self.alpha / (self.rank() as f64 + 1e-5),
-        }
-    }
-
-    /// Appends a block of `size` ranks; `first` ones belong to the start of the adapter.
-    fn grow(&self, size: usize, start: BlockStart, first: bool, rng: &mut Rng, since: u64) {
-        let (before, device) = (self.rank(), &self.device);
-        let rank = before + size;
-        let mut normal = |sizes: [usize; 2]| Tensor::normal(0.02, sizes, rng, device);
-        let zeros = |sizes: [usize; 2]| Tensor::zeros(sizes, device);
-        let down = normal([size, self.inputs]);
-        let half = |rows: usize, columns: usize, at: [usize; 2]| {
-            let mut values = vec![0.0f32; rows * columns];
-            (0..size).for_each(|i| values[(at[0] + i) * columns + at[1] + i] = 0.5);
-            Tensor::new(&values, [rows, columns], device)
-        };
-        let (up, row, col) = match start {
-            BlockStart::C0 => (normal([self.outputs, size]), zeros([size, rank]), zeros([rank, size])),
-            BlockStart::HalfIdentity => {
-                (zeros([self.outputs, size]), half(size, rank, [0, before]), half(rank, size, [before, 0]))
-            }
-            BlockStart::Single => {
-                let up = if first { zeros([self.outputs, size]) } else { normal([self.outputs, size]) };
-                (up, normal([size, rank]), normal([rank, size]))
-            }
-        };
-        let [down, up, row, col] = [down, up, row, col].map(|value| Param::new(&value));
-        let block = Block { down, up, row, col, since };
-        self.blocks.write().expect("no code panics while it holds the blocks").push(block);
-    }
-
-    /// A `[R, in]`, B `[out, R]` and T `[R, R]`.
-    fn assembled(&self) -> [Tensor; 3] {
-        let blocks = self.blocks();
-        let rank = self.rank();
-        let join = |parts: Vec<Tensor>, axis: isize| match &parts[..] {
-            [one] => one.clone(),
-            several => Tensor::concat(&several.iter().collect::<Vec<_>>(), axis),
-        };
-        let filled = |part: Tensor, axis: isize| {
-            let missing = rank - part.size(axis);
-            if missing == 0 { part } else { part.pad_axis(axis, 0, missing, 0.0) }
-        };
-        let down = join(blocks.iter().map(|block| block.down.value()).collect(), 0);
-        let up = join(blocks.iter().map(|block| block.up.value()).collect(), 1);
-        let lower = join(blocks.iter().map(|block| filled(block.row.value(), 1)).collect(), 0);
-        let upper = join(blocks.iter().map(|block| filled(block.col.value(), 0)).collect(), 1);
-        [down, up, lower + upper]
-    }
-
-    /// `‖L + U‖`, summed in f64 on every device.
-    fn transform_norm(&self) -> f64 {
-        let [_, _, transform] = crate::inference(|| self.assembled());
-        transform.to_f64().iter().map(|x| x * x).sum::<f64>().sqrt()
-    }
-}
-
-impl Module for Triangular {
-    fn walk(&self, at: &mut Walker<'_>) {
-        for (number, block) in self.blocks().iter().enumerate() {
-            for (name, param) in block.params() {
-                at.param(&format!("triadapt_{name}.{number}"), param);
-            }
-        }
-    }
-}
-
-impl Adapter for Triangular {
-    fn adapt(&self, base: &Weights) -> Weights {
-        let [down, up, transform] = self.assembled();
-        let weight = base.weight.add_matmul(&up, &transform.matmul(&down), self.scale());
-        Weights { weight, bias: base.bias.clone() }
-    }
-
-    fn forward(&self, x: &Tensor, base: &Weights) -> Tensor {
-        let [down, up, transform] = self.assembled();
-        let low = x.dropout(self.dropout).linear(&down, None).linear(&transform, None);
-        low.linear_add(&up, self.scale(), Some(&base.apply(x)))
-    }
-
-    fn factors(&self) -> Option<[Tensor; 2]> {
-        let [down, up, transform] = self.assembled();
-        Some([up * self.scale(), transform.matmul(&down)])
-    }
-
-    fn stored(&self) -> Option<Vec<Stored>> {
-        let rank = self.rank();
-        let mut stored = [
-            Stored { name: "triadapt_A", sizes: [rank, self.inputs], parts: Vec::new() },
-            Stored { name: "triadapt_B", sizes: [self.outputs, rank], parts: Vec::new() },
-            Stored { name: "triadapt_L", sizes: [rank, rank], parts: Vec::new() },
-            Stored { name: "triadapt_U", sizes: [rank, rank], parts: Vec::new() },
-        ];
-        let mut before = 0;
-        for block in self.blocks() {
-            let at = [[before, 0], [0, before], [before, 0], [0, before]];
-            for ((stored, (_, param)), at) in stored.iter_mut().zip(block.params()).zip(at) {
-                stored.parts.push((param.clone(), at));
-            }
-            before += block.down.sizes()[0];
-        }
-        Some(stored.into())
     }
 }
 
@@ -604,96 +393,5 @@ impl Grown {
         let stream = Rng::derived(seed, self.number as u64).next_seed();
         let mut rng = Rng::derived(stream, self.adapter.sizes().len() as u64);
         self.adapter.grow(size, start, first, &mut rng, since);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use super::*;
-    use crate::tensor::autograd::Gradients;
-
-    fn vectors(part: &str) -> Vec<Value> {
-        let text =
-            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/brain/vectors.json"));
-        let all: Value = serde_json::from_str(&text.unwrap()).unwrap();
-        all[part].as_array().unwrap().clone()
-    }
-
-    fn attach(method: &mut TriAdaptLora, sites: usize) {
-        let weights = Weights { weight: Tensor::zeros([8, 8], &Device::Reference), bias: None };
-        for number in 0..sites {
-            let (base, device) = (weights.clone(), Device::Reference);
-            let path = number.to_string();
-            let site = Site { path, inputs: 8, outputs: 8, embedding: false, base, device, number };
-            method.attach(&site).unwrap();
-        }
-    }
-
-    fn whole(row: &Value, key: &str) -> usize {
-        row[key].as_u64().unwrap_or_else(|| panic!("{key} in {row}")) as usize
-    }
-
-    #[test]
-    fn the_schedules_give_the_counts_of_the_independent_implementation() {
-        for row in vectors("counts") {
-            let mut method = TriAdaptLora {
-                safe: false,
-                warm_up: whole(&row, "warm") as u64,
-                ..TriAdaptLora::new(8, whole(&row, "total") as u64)
-            };
-            attach(&mut method, whole(&row, "N"));
-            for (growth, name) in [(RankGrowth::Linear, "linear"), (RankGrowth::Nonlinear, "nonlinear")] {
-                method.growth = growth;
-                let count = method.count(whole(&row, "left"), whole(&row, "t") as u64);
-                assert_eq!(count, whole(&row, name), "{name} of {row}");
-            }
-        }
-    }
-
-    #[test]
-    fn whole_budgets_run_as_in_the_independent_implementation() {
-        for row in vectors("budgets") {
-            let checks = whole(&row, "checks") as u64;
-            let growth = RankGrowth::NAMES.iter().find(|(name, _)| row["mode"] == *name).unwrap().1;
-            let mut method = TriAdaptLora {
-                growth,
-                top_k: whole(&row, "top_k"),
-                first_rank: whole(&row, "start_rank"),
-                increment: Some(whole(&row, "delta")),
-                safe: row["safe_clamp"] == true,
-                interval: 1,
-                ..TriAdaptLora::new(whole(&row, "reference_rank"), checks)
-            };
-            attach(&mut method, whole(&row, "N"));
-            let mut rng = Rng::seeded(5);
-            for number in 1..=checks {
-                // Any values without ties.
-                for block in method.grown.sites.iter().flat_map(|site| site.adapter.blocks()) {
-                    block.row.set(&Tensor::normal(1.0, block.row.sizes(), &mut rng, &Device::Reference));
-                }
-                method.after_update(&Update::new(number, &Gradients::default(), &HashMap::new()));
-            }
-            let counts: Vec<usize> = method.grown.checks.iter().map(|check| check.count).collect();
-            assert_eq!(json!(counts), row["k"], "{row}");
-            assert_eq!(method.ranks().iter().sum::<usize>(), whole(&row, "final_total"), "{row}");
-        }
-    }
-
-    #[test]
-    fn ties_are_admitted_or_cut_as_in_the_independent_implementation() {
-        for row in vectors("choose") {
-            let scores: Vec<f64> =
-                row["scores"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
-            for (exactly, name) in [(false, "plain"), (true, "safe")] {
-                let (threshold, chosen) = choose(&scores, whole(&row, "k"), exactly);
-                assert_eq!(
-                    (json!(threshold), json!(chosen)),
-                    (row["tau"].clone(), row[name].clone()),
-                    "{row}"
-                );
-            }
-        }
     }
 }
