@@ -17,7 +17,7 @@ fn regular_expressions_match_whole_paths() {
     ] {
         assert_eq!(Regex::new(expression).unwrap().matches(path), expected, "{expression} on {path}");
     }
-    for malformed in ["(a", "a)", "[a", "*a", r"a\", "a{2}", r"\b"] {
+    for malformed in ["(a", "a)", "[a", "*a", r"a\", "a)|(b"] {
         assert!(Regex::new(malformed).is_err(), "{malformed} should be refused");
     }
 }
