@@ -6,7 +6,9 @@ mod common;
 mod tiny;
 
 use common::{close, on_every_device, test_on};
-use engrad::adapters::{self, Adapted, Lora, Method, Mtlora, San, SanMode, Structure, TriAdaptLora};
+use engrad::adapters::{
+    self, AdaLora, Adapted, Dora, Ia3, Lora, Method, Mtlora, San, SanMode, Ssf, Structure, TriAdaptLora, Vera,
+};
 use engrad::nn::{Classifier, freeze, linears, named_params, unfreeze};
 use engrad::optim::{AdamW, Schedule};
 use engrad::train::Trainer;
@@ -20,7 +22,7 @@ struct Subject {
     count: fn(usize, usize) -> usize,
 }
 
-const METHODS: [Subject; 9] = [
+const METHODS: [Subject; 14] = [
     Subject {
         name: "lora",
         make: || Box::new(Lora::new(3)),
@@ -65,6 +67,23 @@ const METHODS: [Subject; 9] = [
         name: "san",
         make: || Box::new(San { shift: true, ..San::new(SanMode::Both) }),
         count: |_, outputs| 2 * outputs,
+    },
+    Subject {
+        name: "dora",
+        make: || Box::new(Dora::new(3)),
+        count: |inputs, outputs| 3 * (inputs + outputs) + outputs,
+    },
+    Subject { name: "ia3", make: || Box::new(Ia3::new(["value"])), count: |_, outputs| outputs },
+    Subject {
+        name: "ssf",
+        make: || Box::new(Ssf { deviation: 0.0, seed: 0 }),
+        count: |_, outputs| 2 * outputs,
+    },
+    Subject { name: "vera", make: || Box::new(Vera::new(5)), count: |_, outputs| outputs + 5 },
+    Subject {
+        name: "adalora",
+        make: || Box::new(AdaLora::new(4, 2, 40)),
+        count: |inputs, outputs| 4 * (inputs + outputs) + 4,
     },
 ];
 
@@ -213,7 +232,7 @@ on_every_device! {
             let before = tiny::loss(&model).item();
             let tuned = fresh(subject, &model).also_train("classifier.*").unwrap();
             let mut trainer = Trainer::new(tuned, AdamW::default(), Schedule::constant(0.02)).seeded(1);
-            for _ in 0..50 {
+            for _ in 0..80 {
                 trainer.step(|| tiny::loss(&model)).unwrap();
             }
             let after = tiny::loss(&model).item();
@@ -328,7 +347,6 @@ fn variants_that_are_not_implemented_are_refused_by_name() {
     let path = folder.path().join("adapter_config.json");
     let config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     let rows = [
-        ("use_dora", "true"),
         ("lora_bias", "true"),
         ("bias", "\"some\""),
         ("rank_pattern", "{\"query\": 0}"),

@@ -28,6 +28,14 @@ pub(super) struct Place {
 }
 
 impl Place {
+    pub(super) fn base(&self) -> Weights {
+        self.layer.base()
+    }
+
+    pub(super) fn is_embedding(&self) -> bool {
+        matches!(self.layer, Layer::Embedding(_))
+    }
+
     /// The adapter's own parameters by their full paths.
     pub(super) fn params(&self) -> Vec<(String, Param)> {
         let mut found = Vec::new();
@@ -144,7 +152,7 @@ pub(super) fn attach_boxed(
     let all = layers(model);
     let chosen = all.iter().filter(|(path, layer)| {
         let embedding = matches!(layer, Layer::Embedding(_));
-        targets.choose(path, embedding) && (!embedding || method.embeds())
+        method.adapts() && targets.choose(path, embedding) && (!embedding || method.embeds())
     });
     let chosen: Vec<&(String, Layer)> = chosen.collect();
     let mut places: Vec<Place> = Vec::new();
@@ -161,9 +169,13 @@ pub(super) fn attach_boxed(
         }
     }
     let module = |path: &str| path.rsplit_once('.').map_or(String::new(), |(module, _)| module.to_string());
-    let adapted = |path: &str| places.iter().any(|place| place.path == module(path));
+    method.attached();
+    let chosen = |path: &str| match method.adapts() {
+        true => places.iter().any(|place| place.path == module(path)),
+        false => targets.choose(&module(path), false),
+    };
     let trained: Vec<String> =
-        base.iter().map(|(path, _)| path.clone()).filter(|path| method.trains(path, adapted(path))).collect();
+        base.iter().map(|(path, _)| path.clone()).filter(|path| method.trains(path, chosen(path))).collect();
     if places.is_empty() && trained.is_empty() {
         let linear = all.iter().find(|(_, layer)| matches!(layer, Layer::Linear(_)));
         let example = linear.map_or("none", |(path, _)| path);

@@ -12,7 +12,10 @@ use serde_json::{Map, Value, json};
 use super::adapted::attach_boxed;
 use super::settings::Settings;
 use super::targets::within;
-use super::{Adapted, Lora, Method, Mtlora, San, Targets, TriAdaptLora};
+use super::{
+    AdaLora, Adapted, BitFit, Dora, Ia3, IncreLora, Lora, Method, Mtlora, NormTuning, San, Ssf, Targets,
+    TriAdaptLora, Vera,
+};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nn::{Module, Param, Stored, files};
@@ -26,9 +29,17 @@ const SHARED: &str = "base_model.";
 /// The method that a configuration names. A new method has a line here.
 fn method_of(config: &Settings) -> Result<Box<dyn Method>> {
     Ok(match config.get("peft_type").and_then(Value::as_str) {
+        Some("LORA") if config.flag("use_dora")? => Box::new(Dora::from_config(config)?),
         Some("LORA") => Box::new(Lora::from_config(config)?),
         Some("MTLORA") => Box::new(Mtlora::from_config(config)?),
         Some("TRIADAPTLORA") => Box::new(TriAdaptLora::from_config(config)?),
+        Some("ADALORA") => Box::new(AdaLora::from_config(config)?),
+        Some("INCRELORA") => Box::new(IncreLora::from_config(config)?),
+        Some("IA3") => Box::new(Ia3::from_config(config)?),
+        Some("VERA") => Box::new(Vera::from_config(config)?),
+        Some("SSF") => Box::new(Ssf::from_config(config)?),
+        Some("BITFIT") => Box::new(BitFit),
+        Some("LN_TUNING") => Box::new(NormTuning),
         Some("SAN") => Box::new(San::from_config(config)?),
         Some(other) => return Err(Error::Adapter(format!("peft_type {other:?} is not implemented"))),
         None => return Err(Error::Adapter("peft_type is missing".into())),
@@ -38,7 +49,12 @@ fn method_of(config: &Settings) -> Result<Box<dyn Method>> {
 /// Writes both files; each appears whole or not at all.
 pub(super) fn save(adapted: &Adapted, directory: &Path) -> Result<()> {
     let mut config = adapted.method.config();
-    config.entry("target_modules").or_insert_with(|| json!(adapted.sites()));
+    let mut targets: Vec<&str> = adapted.sites();
+    if targets.is_empty() {
+        targets = adapted.beside.iter().filter(|b| b.by_method).map(|b| split(&b.path).0).collect();
+        targets.dedup();
+    }
+    config.insert("target_modules".into(), json!(targets));
     let modules = saved_modules(adapted);
     config.insert("modules_to_save".into(), if modules.is_empty() { Value::Null } else { json!(modules) });
     let tensors = stored(adapted).iter().map(|entry| (entry.file_name(), entry.gather())).collect();
@@ -67,7 +83,7 @@ pub(super) fn write(
 }
 
 /// The modules of the base parameters that were chosen to be trained beside the adapters.
-fn saved_modules(adapted: &Adapted) -> Vec<String> {
+pub(super) fn saved_modules(adapted: &Adapted) -> Vec<String> {
     let chosen = adapted.beside.iter().filter(|beside| !beside.by_method);
     let mut modules: Vec<String> = chosen.map(|beside| split(&beside.path).0.to_string()).collect();
     modules.sort();

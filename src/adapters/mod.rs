@@ -5,28 +5,43 @@
 //! the same from a saved directory. Files have the layout of Hugging Face PEFT.
 //! Read next: `lora.rs`, the simplest method, then `triadaptlora.rs`, one that grows.
 
+mod adalora;
 mod adapted;
+mod dora;
+mod export;
 mod files;
 mod growth;
+mod ia3;
+mod increlora;
 mod lora;
 mod mtlora;
 mod patterns;
 mod regex;
 mod san;
+mod selected;
 mod settings;
+mod ssf;
 mod svd;
 mod targets;
 mod triadaptlora;
+mod vera;
 
+pub use adalora::{AdaLora, AllocatedSites};
 pub use adapted::{Adapted, attach};
+pub use dora::Dora;
 pub use files::load;
 pub use growth::Check;
+pub use ia3::Ia3;
+pub use increlora::{IncreLora, ReservedSites};
 pub use lora::{Bias, Lora, Start};
 pub use mtlora::{Mtlora, Structure, TransformStart};
 pub use patterns::Patterns;
 pub use san::{LinkedSites, San, SanMap, SanMode};
+pub use selected::{BitFit, NormTuning};
+pub use ssf::Ssf;
 pub use targets::Targets;
 pub use triadaptlora::{BlockStart, GrownSites, RankGrowth, ScaleMode, TriAdaptLora, Variant};
+pub use vera::{SharedPair, Vera};
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -125,9 +140,17 @@ pub trait Method: Send {
         false
     }
 
+    /// Whether it puts adapters into layers at all, or only trains what the targets choose.
+    fn adapts(&self) -> bool {
+        true
+    }
+
+    /// Called once every site is attached.
+    fn attached(&mut self) {}
+
     /// Whether it trains a base parameter beside its adapters, such as a bias: by the parameter's
-    /// path, and whether an adapter sits in its layer.
-    fn trains(&self, _path: &str, _adapted: bool) -> bool {
+    /// path, and whether the targets chose its module.
+    fn trains(&self, _path: &str, _chosen: bool) -> bool {
         false
     }
 

@@ -1,0 +1,84 @@
+//! IA³: infused adapter by inhibiting and amplifying inner activations (Liu et al., arXiv 2205.05638).
+//!
+//! One trained vector l, at 1 to begin with. `y = l·(W·x + b)` in most layers (keys and values), and
+//! `y = W·(l·x) + b` in feed-forward ones. Merging: `W' = diag(l)·W, b' = l·b`, or `W' = W·diag(l)`.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::settings::{Settings, object};
+use super::targets::ends_with_name;
+use super::{Method, Site};
+use crate::error::Result;
+use crate::nn::{Adapter, Module, Param, Walker, Weights};
+use crate::tensor::Tensor;
+
+/// IA³'s settings.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ia3 {
+    /// Layers whose input is scaled, by path or the end of it.
+    pub feed_forward: Vec<String>,
+}
+
+impl Ia3 {
+    /// Scales the inputs of these layers, and the outputs of all others.
+    pub fn new<S: Into<String>>(feed_forward: impl IntoIterator<Item = S>) -> Ia3 {
+        Ia3 { feed_forward: feed_forward.into_iter().map(Into::into).collect() }
+    }
+
+    /// **Errors** when a setting is malformed.
+    pub(super) fn from_config(config: &Settings) -> Result<Ia3> {
+        Ok(Ia3 { feed_forward: config.names("feedforward_modules")? })
+    }
+}
+
+/// What sits in one layer: `[out, 1]`, or `[1, in]` where it scales the input.
+struct Scale(Param);
+
+impl Scale {
+    fn of_input(&self) -> bool {
+        self.0.sizes()[0] == 1 && self.0.sizes()[1] != 1
+    }
+
+    fn vector(&self) -> Tensor {
+        self.0.value().reshape([self.0.count()])
+    }
+}
+
+impl Module for Scale {
+    fn walk(&self, at: &mut Walker<'_>) {
+        at.param("ia3_l", &self.0);
+    }
+}
+
+impl Adapter for Scale {
+    fn adapt(&self, base: &Weights) -> Weights {
+        let bias = match &base.bias {
+            Some(bias) if !self.of_input() => Some(bias * self.vector()),
+            other => other.clone(),
+        };
+        Weights { weight: &base.weight * self.0.value(), bias }
+    }
+
+    fn forward(&self, x: &Tensor, base: &Weights) -> Tensor {
+        if self.of_input() { base.apply(&(x * self.vector())) } else { base.apply(x) * self.vector() }
+    }
+}
+
+impl Method for Ia3 {
+    fn attach(&mut self, site: &Site) -> Result<Arc<dyn Adapter>> {
+        let of_input = self.feed_forward.iter().any(|name| ends_with_name(&site.path, name));
+        let sizes = if of_input { [1, site.inputs] } else { [site.outputs, 1] };
+        Ok(Arc::new(Scale(Param::new(&Tensor::ones(sizes, &site.device)))))
+    }
+
+    fn config(&self) -> Map<String, Value> {
+        object(json!({
+            "peft_type": "IA3",
+            "feedforward_modules": self.feed_forward,
+            "fan_in_fan_out": false,
+            "init_ia3_weights": true,
+        }))
+    }
+}
