@@ -293,8 +293,7 @@ fn saved_adapter(subject: &Subject, folder: &Path, name: &str, device: &Device, 
     let config: serde_json::Value = serde_json::from_str(&config).expect("JSON");
     let kind = config["peft_type"].as_str().expect("PEFT wrote it");
     let missing = match kind {
-        "LORA" if config["use_dora"] == true => "use_dora",
-        "LORA" => "",
+        "LORA" | "ADALORA" | "IA3" | "VERA" => "",
         other => other,
     };
     let stored = Stored::read(folder.join("reference"));
@@ -320,6 +319,7 @@ fn saved_adapter(subject: &Subject, folder: &Path, name: &str, device: &Device, 
         allowed.hidden,
     );
     let loss = logits.cross_entropy(&labels);
+    let loss = tuned.penalty().map_or(loss.clone(), |penalty| loss + penalty);
     report.check(&format!("{name} loss"), (loss.item() - stored.number("loss")).abs(), allowed.hidden);
     let gradients = loss.backward();
     let trainable = tuned.trainable();
@@ -327,7 +327,11 @@ fn saved_adapter(subject: &Subject, folder: &Path, name: &str, device: &Device, 
     report.that(trainable.len() == expected, &format!("{name} trains {expected} parameters"));
     let worst = trainable.iter().map(|(path, param)| {
         let found = gradients.of(&param.value()).expect("every trained parameter matters").to_f64();
-        let path = path.replace("classifier.", "classifier.modules_to_save.");
+        let mut path = path.replace("classifier.", "classifier.modules_to_save.");
+        // In a live PEFT model DoRA's magnitude is a module; in the file it is a parameter.
+        if path.ends_with("lora_magnitude_vector") {
+            path += ".weight";
+        }
         deviation(&found, &stored.values(&format!("grad.{path}")), 0.0)
     });
     report.check(&format!("{name} gradients"), largest(worst), allowed.gradient);
