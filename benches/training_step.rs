@@ -6,6 +6,8 @@
 //! |---|---|
 //! | W1 | encoder LoRA step: 6 layers, width 384, batch 32 x 64 tokens, rank 8 on query and value |
 //! | W2 | the same, every parameter trained |
+//! | W3 | decoder LoRA step: GPT-2 of 6 layers, width 384, batch 8 x 128 tokens, rank 4 on the fused projection |
+//! | W4 | the same decoder going on greedily: a prompt of 32 tokens, 128 more, with cached keys and values |
 //! | W5 | single kernels: products, softmax, layer norm, GELU |
 //!
 //! Weights and tokens come from a small integer hash, so that every framework computes the same
@@ -14,7 +16,10 @@
 use std::time::Instant;
 
 use engrad::adapters::{self, Adapted, Lora};
-use engrad::nn::{Activation, Classifier, Encoder, EncoderConfig, TokenBatch, named_params};
+use engrad::nn::{
+    Activation, CausalLm, Classifier, Encoder, EncoderConfig, Fresh, Generation, Gpt2Config, LanguageModel,
+    Module, Side, TokenBatch, generate, named_params,
+};
 use engrad::optim::{AdamW, Schedule};
 use engrad::train::Trainer;
 use engrad::{Device, Ids, Rng, Tensor, device, inference};
@@ -46,8 +51,10 @@ fn main() {
     rayon::ThreadPoolBuilder::new().num_threads(options.threads).build_global().expect("the first pool");
     match options.work.as_str() {
         "W1" | "W2" => encoder_step(&options),
+        "W3" => decoder_step(&options),
+        "W4" => continuation(&options),
         "W5" => kernels(&options),
-        other => eprintln!("{other} is not among the works W1, W2 and W5"),
+        other => eprintln!("{other} is not among the works W1 to W5"),
     }
 }
 
@@ -84,11 +91,14 @@ fn weight_seed(path: &str) -> Option<u32> {
         ("token_type_embeddings.weight", 2),
         ("pooler.dense.weight", 900),
         ("classifier.weight", 901),
+        ("wte.weight", 0),
+        ("wpe.weight", 1),
     ];
     if let Some((_, seed)) = parts.iter().find(|(end, _)| path.ends_with(end)) {
         return Some(*seed);
     }
-    let (layer, part) = path.split_once("layer.")?.1.split_once('.')?;
+    let numbered = path.split_once("layer.").or(path.split_once("transformer.h."));
+    let (layer, part) = numbered?.1.split_once('.')?;
     let parts = [
         ("attention.self.query.weight", 0),
         ("attention.self.key.weight", 1),
@@ -100,6 +110,12 @@ fn weight_seed(path: &str) -> Option<u32> {
         ("attention.self.query.lora_B.weight", 11),
         ("attention.self.value.lora_A.weight", 12),
         ("attention.self.value.lora_B.weight", 13),
+        ("attn.c_attn.weight", 0),
+        ("attn.c_proj.weight", 1),
+        ("mlp.c_fc.weight", 2),
+        ("mlp.c_proj.weight", 3),
+        ("attn.c_attn.lora_A.weight", 10),
+        ("attn.c_attn.lora_B.weight", 11),
     ];
     let (_, number) = parts.iter().find(|(end, _)| *end == part)?;
     Some(100 * (layer.parse::<u32>().ok()? + 1) + number)
@@ -141,15 +157,15 @@ fn encoder_step(options: &Options) {
             .expect("the model has these layers");
         set_weights(&model);
         let mut trainer = Trainer::new(tuned, optimizer, schedule);
-        measure_steps(options, || trainer.step(loss).expect("a finite loss").loss);
+        measure_steps(options, 32 * 64, || trainer.step(loss).expect("a finite loss").loss);
     } else {
         set_weights(&model);
         let mut trainer = Trainer::new(&model, optimizer, schedule);
-        measure_steps(options, || trainer.step(loss).expect("a finite loss").loss);
+        measure_steps(options, 32 * 64, || trainer.step(loss).expect("a finite loss").loss);
     }
 }
 
-fn set_weights(model: &Classifier) {
+fn set_weights(model: &dyn Module) {
     for (path, param) in named_params(model) {
         if let Some(seed) = weight_seed(&path) {
             param.set(&uniform(seed, param.sizes(), WEIGHTS));
@@ -157,7 +173,7 @@ fn set_weights(model: &Classifier) {
     }
 }
 
-fn measure_steps(options: &Options, mut step: impl FnMut() -> f64) {
+fn measure_steps(options: &Options, tokens: usize, mut step: impl FnMut() -> f64) {
     let (mut times, mut losses, mut first) = (Vec::new(), Vec::new(), 0.0);
     for i in 0..options.warmup + options.steps {
         let started = Instant::now();
@@ -170,22 +186,83 @@ fn measure_steps(options: &Options, mut step: impl FnMut() -> f64) {
         }
     }
     let (median, _, _) = spread(&times);
-    let (tokens, last) = (32.0 * 64.0 / median * 1e3, losses[losses.len() - 1]);
+    let (tokens, last) = (tokens as f64 / median * 1e3, losses[losses.len() - 1]);
     let rest = format!("\"tok_s\":{tokens:.2},\"first_s\":{first:.2},\"loss\":[{},{last}]", losses[0]);
     emit(options, &times, &rest);
     if options.profile {
-        let (_, counts) = device::counted(&mut step);
-        let total: f64 = counts.values().map(|count| count.time.as_secs_f64() * 1e3).sum();
-        for (name, count) in counts {
-            let ms = count.time.as_secs_f64() * 1e3;
-            let (gflops, gbytes) = (count.flops as f64 / ms / 1e6, count.bytes as f64 / ms / 1e6);
-            eprintln!(
-                "{name:>20}: {:4} runs {ms:8.2} ms {:5.1} %  {gflops:7.1} GFLOP/s {gbytes:6.1} GB/s",
-                count.runs,
-                100.0 * ms / total
-            );
+        profile(step);
+    }
+}
+
+/// Prints where the time of `work` goes.
+fn profile<R>(work: impl FnMut() -> R) {
+    let (_, counts) = device::counted(work);
+    let total: f64 = counts.values().map(|count| count.time.as_secs_f64() * 1e3).sum();
+    for (name, count) in counts {
+        let ms = count.time.as_secs_f64() * 1e3;
+        let (gflops, gbytes) = (count.flops as f64 / ms / 1e6, count.bytes as f64 / ms / 1e6);
+        eprintln!(
+            "{name:>20}: {:4} runs {ms:8.2} ms {:5.1} %  {gflops:7.1} GFLOP/s {gbytes:6.1} GB/s",
+            count.runs,
+            100.0 * ms / total
+        );
+    }
+    eprintln!("{total:.1} ms in kernels; pool: {:?}", device::cpu::pool_statistics());
+}
+
+fn decoder() -> CausalLm {
+    let config = Gpt2Config {
+        n_embd: 384,
+        n_layer: 6,
+        n_head: 6,
+        resid_pdrop: 0.0,
+        embd_pdrop: 0.0,
+        attn_pdrop: 0.0,
+        ..Gpt2Config::default()
+    };
+    config.causal_lm(&mut Fresh::zeros(&Device::Cpu)).expect("a consistent configuration")
+}
+
+/// W3: forward, backward and AdamW of a decoder whose loss counts every token.
+fn decoder_step(options: &Options) {
+    let (rows, time, vocabulary) = (8, 128, 50257);
+    let model = decoder();
+    let tuned = adapters::attach(&model, "*.c_attn", Lora::new(4)).expect("the model has these layers");
+    set_weights(&model);
+    let all = tokens(8888, rows * (time + 1), vocabulary);
+    let texts: Vec<Vec<u32>> = all.chunks(time + 1).map(|row| row[..time].to_vec()).collect();
+    let next: Vec<u32> = all.chunks(time + 1).flat_map(|row| row[1..].to_vec()).collect();
+    let batch = model.batch(&texts, Side::Right).expect("tokens below the vocabulary");
+    let targets = Ids::new(next, [rows * time], vocabulary as usize).expect("tokens below the vocabulary");
+    let loss = || model.forward(&batch).flatten(0, 1).cross_entropy(&targets);
+    let mut trainer = Trainer::new(tuned, AdamW::new(0.01), Schedule::constant(1e-4));
+    measure_steps(options, rows * time, || trainer.step(loss).expect("a finite loss").loss);
+}
+
+/// W4: how fast text comes out.
+fn continuation(options: &Options) {
+    let model = decoder();
+    set_weights(&model);
+    let prompt = model.batch(&[tokens(9999, 32, 50257)], Side::Left).expect("tokens below the vocabulary");
+    let (mut times, mut first, mut text) = (Vec::new(), 0.0, Vec::new());
+    let settings = Generation::greedy(128);
+    let go_on = || generate(&model, &prompt, &settings, &mut |_, _| ()).expect("it fits").swap_remove(0);
+    for i in 0..options.warmup + options.steps {
+        let started = Instant::now();
+        text = go_on();
+        if i == 0 {
+            first = since_start();
         }
-        eprintln!("{total:.1} ms in kernels; pool: {:?}", device::cpu::pool_statistics());
+        if i >= options.warmup {
+            times.push(started.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    let rate = text.len() as f64 / spread(&times).0 * 1e3;
+    let sum = text.iter().sum::<u32>() % 65536;
+    let rest = format!("\"tok_s\":{rate:.2},\"first_s\":{first:.2},\"loss\":[{},{sum}]", text[0]);
+    emit(options, &times, &rest);
+    if options.profile {
+        profile(go_on);
     }
 }
 

@@ -5,7 +5,7 @@
 //!    ────────────────────────────────────────────────
 //! 7  train     Trainer · Loader · checkpoint
 //! 6  adapters  the methods            optim  the updates
-//! 5  nn        Module tree · Param · Linear (with its adapter socket) · attention · encoder
+//! 5  nn        Module tree · Param · Linear (with its adapter socket) · attention · block · models · generate
 //! 4  ops       methods on Tensor: forward, and an edge to each tracked input
 //! 3  tensor    Tensor = Array + history · backward · Gradients
 //! 2  device    Device · Array · Kernel          ┌ reference  f64, the definition
@@ -41,7 +41,7 @@ pub use device::Device;
 pub use device::array::Ids;
 pub use error::{Error, Result};
 pub use ops::Axes;
-pub use ops::attention::{Mask, attention};
+pub use ops::attention::{Mask, attention, attention_over};
 pub use ops::elementwise::elementwise;
 pub use ops::loss::{CrossEntropy, Reduction};
 pub use rng::Rng;

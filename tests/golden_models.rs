@@ -7,19 +7,17 @@
 //! the last one counts.
 
 mod stored;
+mod zoo;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use engrad::adapters::{self, Lora};
-use engrad::nn::{
-    Classifier, Encoder, EncoderConfig, LayerNorm, Linear, Module, Param, TokenBatch, Walker, files, linears,
-    named_params,
-};
+use engrad::nn::{Classifier, Encoder, EncoderConfig, Linear, TokenBatch, files, linears, named_params};
 use engrad::optim::{AdamW, Schedule};
 use engrad::train::{Trainable, Trainer};
-use engrad::{Device, Ids, Rng, Tensor, inference};
+use engrad::{Device, Rng, Tensor, inference};
 use stored::{Stored, deviation};
 
 /// A model and where its references lie.
@@ -72,7 +70,6 @@ fn main() {
         Some(golden) => {
             let model = golden.join("../models/all-MiniLM-L6-v2");
             tokens(&golden, &model, &mut report);
-            masked_language_model(&golden, &mut report);
             let names = ["minilm", "minilm_cola", "minilm_"];
             subjects.push(Subject {
                 name: "MiniLM",
@@ -87,8 +84,13 @@ fn main() {
     }
     let only = std::env::var("ENGRAD_DEVICE").unwrap_or_default();
     let devices = [("reference", Device::Reference), ("cpu", Device::Cpu)];
+    let devices: Vec<_> = devices.into_iter().filter(|(name, _)| only.is_empty() || *name == only).collect();
+    zoo::run(Path::new("tests/golden"), &devices, &mut report);
+    if let Some(golden) = std::env::var_os("ENGRAD_GOLDEN") {
+        zoo::run(Path::new(&golden), &devices, &mut report);
+    }
     for subject in &subjects {
-        for (name, device) in devices.iter().filter(|(name, _)| only.is_empty() || *name == only) {
+        for (name, device) in &devices {
             report.context = format!("{} on {name}", subject.name);
             hidden_states(subject, device, &mut report);
             gradients(subject, device, &mut report);
@@ -451,73 +453,4 @@ fn tokens(golden: &Path, model: &Path, report: &mut Report) {
     });
     let wrong: Vec<_> = wrong.map(|row| &row["text"]).collect();
     report.that(wrong.is_empty(), &format!("{} texts give their ids, except {wrong:?}", rows.len()));
-}
-
-/// A head that the crate does not have, made of its parts: published MLM weights load into it.
-struct MaskedLanguageModel {
-    encoder: Encoder,
-    dense: Linear,
-    norm: LayerNorm,
-    bias: Param,
-}
-
-impl Module for MaskedLanguageModel {
-    fn walk(&self, at: &mut Walker<'_>) {
-        at.child("bert", &self.encoder);
-        at.child("cls.predictions.transform.dense", &self.dense);
-        at.child("cls.predictions.transform.LayerNorm", &self.norm);
-        at.param("cls.predictions.bias", &self.bias);
-    }
-}
-
-fn masked_language_model(golden: &Path, report: &mut Report) {
-    report.context = "bert_tiny_mlm on reference".into();
-    let (folder, device) = (golden.join("models/bert_tiny_mlm"), Device::Reference);
-    let config = EncoderConfig::read(&folder).expect("a BERT");
-    let mut rng = Rng::seeded(0);
-    let model = MaskedLanguageModel {
-        encoder: Encoder::new(&config, &mut rng, &device).expect("it fits"),
-        dense: Linear::new(config.hidden_size, config.hidden_size, 0.02, &mut rng, &device),
-        norm: LayerNorm::new(config.hidden_size, config.layer_norm_eps, &device),
-        bias: Param::new(&Tensor::zeros([config.vocab_size], &device)),
-    };
-    // This head looks at every token, so the file has no pooler; ours keeps its own.
-    let mut weights = files::read(folder.join("model.safetensors"), &device).expect("it loads");
-    let all = named_params(&model);
-    for (name, param) in all.iter().filter(|(name, _)| name.contains("pooler")) {
-        weights.tensors.insert(name.clone(), param.value());
-    }
-    let completed = tempfile::NamedTempFile::new().expect("a place for files");
-    files::write(completed.path(), &weights.tensors, weights.metadata).expect("it is written");
-    files::load(completed.path(), &model).expect("every name fits");
-
-    let stored = Stored::read(folder.join("forward"));
-    let batch = batch_of(&stored, None, &model.encoder);
-    let table = &all.iter().find(|(name, _)| name.ends_with("word_embeddings.weight")).expect("it has one").1;
-    let x = model.norm.forward(&model.dense.forward(&model.encoder.forward(&batch)).gelu());
-    let logits = x.linear(&table.value(), Some(&model.bias.value()));
-    // Only tokens: the stored padding is another id than ours.
-    let keep = stored.values("attention_mask");
-    let of_tokens = |values: Vec<f64>| -> Vec<f64> {
-        let rows = values.chunks(config.vocab_size).zip(&keep).filter(|(_, kept)| **kept == 1.0);
-        rows.flat_map(|(row, _)| row.to_vec()).collect()
-    };
-    let (found, expected) = (of_tokens(logits.to_f64()), of_tokens(stored.values("logits")));
-    report.check("logits", deviation(&found, &expected, 0.0), 1e-7);
-    let labels: Vec<i64> = stored.values("labels").iter().map(|&label| label as i64).collect();
-    let targets = Ids::signed(&labels, [labels.len()], config.vocab_size, Some(-100)).expect("valid");
-    let loss = logits.reshape([labels.len(), config.vocab_size]).cross_entropy(&targets);
-    report.check("loss", (loss.item() - stored.number("loss")).abs(), 1e-7);
-    let gradients = loss.backward();
-    let worst = all.iter().filter(|(name, _)| !name.contains("pooler")).map(|(name, param)| {
-        let mut found = gradients.of(&param.value()).expect("every parameter matters").to_f64();
-        if name.ends_with("word_embeddings.weight") {
-            // These sentences begin with token 0, of which PyTorch's table takes no gradient, as it
-            // is the configured padding.
-            found[..config.hidden_size]
-                .copy_from_slice(&stored.values(&format!("grad.{name}"))[..config.hidden_size]);
-        }
-        gradient_deviation(&stored, name, &found, *param.sizes().last().expect("no scalars"))
-    });
-    report.check("gradients, the tied table's among them", largest(worst), 1e-7);
 }

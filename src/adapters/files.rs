@@ -116,7 +116,7 @@ impl Entry {
 
     fn gather(&self) -> Tensor {
         match &self.content {
-            Content::One(param) => param.value().detach(),
+            Content::One(param) => param.stored(&param.value()),
             Content::Several(stored) => {
                 let [rows, columns] = stored.sizes;
                 let padded = stored.parts.iter().map(|(param, [row, column])| {

@@ -165,7 +165,7 @@ impl Ids {
     }
 
     /// The same positions with other indices; the caller keeps them below `limit`.
-    pub(crate) fn map(&self, limit: usize, sizes: Vec<usize>, id: impl Fn(usize, u32) -> u32) -> Ids {
+    pub(crate) fn map(&self, limit: usize, sizes: Vec<usize>, mut id: impl FnMut(usize, u32) -> u32) -> Ids {
         let values: Vec<u32> = self.values.iter().enumerate().map(|(at, &old)| id(at, old)).collect();
         debug_assert!(values.iter().all(|&id| (id as usize) < limit || id == Self::IGNORED));
         Ids { values: Arc::new(values), sizes, limit }

@@ -28,7 +28,12 @@ impl Embedding {
 
     /// A given table: `[rows, width]`.
     pub fn from_weights(table: &Tensor) -> Embedding {
-        Embedding(Arc::new(Inner { weight: Param::new(table), socket: Socket::default() }))
+        Embedding::from_param(Param::new(table))
+    }
+
+    /// A given parameter as the table.
+    pub fn from_param(weight: Param) -> Embedding {
+        Embedding(Arc::new(Inner { weight, socket: Socket::default() }))
     }
 
     /// The vector of each id: `[ids..] -> [ids.., width]`, through the adapter if there is one.

@@ -37,29 +37,42 @@ impl Activation {
     }
 }
 
-/// Up to a wider space, an activation, and back down.
+/// Up to a wider space, an activation, and back down; with a gate, `down(activation(gate(x)) · up(x))`
+/// (arXiv 2002.05202: SwiGLU when the activation is SiLU).
 pub struct FeedForward {
+    /// `width -> hidden`
+    pub gate: Option<Linear>,
     /// `width -> hidden`
     pub up: Linear,
     /// `hidden -> width`
     pub down: Linear,
-    /// Between the two.
+    /// Of the gate if there is one, else of `up`.
     pub activation: Activation,
-    /// The module paths of `up` and `down`.
-    pub names: [&'static str; 2],
+    /// The probability with which an element between the two is dropped in training.
+    pub dropout: f64,
+    /// The module paths of `gate`, `up` and `down`.
+    pub names: [&'static str; 3],
 }
 
 impl FeedForward {
     /// `[.., width] -> [.., width]`, by way of `[.., hidden]`.
     #[track_caller]
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        self.down.forward(&self.activation.apply(&self.up.forward(x)))
+        let up = self.up.forward(x);
+        let hidden = match &self.gate {
+            Some(gate) => self.activation.apply(&gate.forward(x)) * up,
+            None => self.activation.apply(&up),
+        };
+        self.down.forward(&hidden.dropout(self.dropout))
     }
 }
 
 impl Module for FeedForward {
     fn walk(&self, at: &mut Walker<'_>) {
-        at.child(self.names[0], &self.up);
-        at.child(self.names[1], &self.down);
+        if let Some(gate) = &self.gate {
+            at.child(self.names[0], gate);
+        }
+        at.child(self.names[1], &self.up);
+        at.child(self.names[2], &self.down);
     }
 }

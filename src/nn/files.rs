@@ -1,8 +1,8 @@
-//! Named tensors in safetensors files, read strictly and written whole or not at all.
+//! Named tensors in safetensors files, written whole or not at all.
 //!
 //! Format: <https://github.com/huggingface/safetensors>. F64, F32, F16 and BF16 are read; integer
-//! tensors are buffers and passed over. Names may differ from ours in the known ways only: `gamma`
-//! and `beta` for a norm's weight and bias, and a `bert.` prefix on one side.
+//! tensors are buffers and passed over.
+//! Read next: `loading.rs`, how a model gets its tensors.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -12,8 +12,8 @@ use std::path::Path;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use super::module::{Module, named_params};
-use super::param::Param;
+pub(crate) use super::loading::{assign, matched};
+pub use super::loading::{load, save};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -144,85 +144,4 @@ impl safetensors::View for Stored {
     fn data_len(&self) -> usize {
         self.bytes.len()
     }
-}
-
-/// Saves every parameter of a model under its path.
-///
-/// **Errors** when the file cannot be written; an earlier one then stays as it was.
-pub fn save(path: impl AsRef<Path>, model: &dyn Module) -> Result<()> {
-    let tensors =
-        named_params(model).into_iter().map(|(name, param)| (name, param.value().detach())).collect();
-    write(path, &tensors, HashMap::from([("format".into(), "pt".into())]))
-}
-
-/// Loads every parameter of a model by its path; nothing changes unless everything fits.
-///
-/// **Errors** when the file is malformed, or lists all that is missing, unexpected or misshapen.
-pub fn load(path: impl AsRef<Path>, model: &dyn Module) -> Result<()> {
-    let path = path.as_ref();
-    let params = named_params(model);
-    let device = params.first().map_or(Device::Cpu, |(_, param)| param.device());
-    assign(path, &params, read(path, &device)?.tensors)
-}
-
-/// Gives each parameter the tensor of its name, once all are there and fit and none is left over.
-///
-/// **Errors** as [`matched`]; no parameter has then changed.
-pub(crate) fn assign(
-    path: &Path,
-    params: &[(String, Param)],
-    stored: BTreeMap<String, Tensor>,
-) -> Result<()> {
-    let found = matched(path, params, stored)?;
-    found.iter().for_each(|(param, tensor)| param.set(tensor));
-    Ok(())
-}
-
-/// Finds each parameter's tensor by name.
-///
-/// **Errors** list all that is missing, unexpected or misshapen.
-pub(crate) fn matched<'p>(
-    path: &Path,
-    params: &'p [(String, Param)],
-    mut stored: BTreeMap<String, Tensor>,
-) -> Result<Vec<(&'p Param, Tensor)>> {
-    let mut problems = Vec::new();
-    let mut found = Vec::new();
-    for (name, param) in params {
-        let Some(tensor) = aliases(name).iter().find_map(|alias| stored.remove(alias)) else {
-            problems.push(format!("missing: {name} {:?}", param.sizes()));
-            continue;
-        };
-        match tensor.sizes() == param.sizes() {
-            true => found.push((param, tensor)),
-            false => {
-                let (found, expected) = (tensor.sizes(), param.sizes());
-                problems
-                    .push(format!("misshapen: {name} is {found:?} in the file, {expected:?} in the model"));
-            }
-        }
-    }
-    problems.extend(stored.iter().map(|(name, tensor)| format!("unexpected: {name} {:?}", tensor.sizes())));
-    if !problems.is_empty() {
-        return Err(Error::Names(format!("{}:\n  {}", path.display(), problems.join("\n  "))));
-    }
-    Ok(found)
-}
-
-/// The names under which a parameter may stand in a file, the likeliest first.
-fn aliases(name: &str) -> Vec<String> {
-    let mut names = vec![name.to_string()];
-    names.push(match name.strip_prefix("bert.") {
-        Some(bare) => bare.to_string(),
-        None => format!("bert.{name}"),
-    });
-    let older: Vec<String> = names
-        .iter()
-        .filter(|name| name.contains("LayerNorm"))
-        .map(|name| {
-            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
-        })
-        .collect();
-    names.extend(older);
-    names
 }

@@ -1,10 +1,10 @@
 //! The linear layer, with a socket in which an adapter may sit.
-//! Read next: `socket.rs`, then `encoder.rs`.
+//! Read next: `socket.rs`, then `attention.rs`.
 
 use std::sync::Arc;
 
 use super::module::{Module, Walker};
-use super::param::Param;
+use super::param::{Form, Param};
 use super::socket::{Adapter, Slot, Socket, Weights};
 use crate::device::Device;
 use crate::error::Result;
@@ -31,8 +31,17 @@ impl Linear {
 
     /// A layer of given weights: `[out, in]` and `[out]`.
     pub fn from_weights(weight: &Tensor, bias: Option<&Tensor>) -> Linear {
-        let (weight, bias) = (Param::new(weight), bias.map(Param::new));
+        Linear::from_params(Param::new(weight), bias.map(Param::new))
+    }
+
+    fn from_params(weight: Param, bias: Option<Param>) -> Linear {
         Linear(Arc::new(Inner { weight, bias, socket: Socket::default() }))
+    }
+
+    /// A layer of the same weights whose files hold the matrix as `[in, out]`; here it stays `[out, in]`.
+    pub fn stored_transposed(self) -> Linear {
+        let weight = Param::with_form(&self.0.weight.value(), Form::Transposed);
+        Linear::from_params(weight, self.0.bias.clone())
     }
 
     /// `[.., in] -> [.., out]`, through the adapter if there is one.

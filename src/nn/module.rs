@@ -1,7 +1,7 @@
 //! The module tree: one hand-written `walk` per module serves parameters, files, freezing,
 //! patterns, summaries and adapter sites.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 
 use super::embedding::Embedding;
@@ -75,9 +75,10 @@ impl<'v> Walker<'v> {
         module.walk(self);
     }
 
+    /// Parts are joined by a dot, except behind an underscore: below `in_proj_` stands `in_proj_weight`.
     fn within(&mut self, name: &str, body: impl FnOnce(&mut Self)) {
         let length = self.path.len();
-        if length > 0 && !name.is_empty() {
+        if length > 0 && !name.is_empty() && !self.path.ends_with('_') {
             self.path.push('.');
         }
         self.path.push_str(name);
@@ -88,12 +89,19 @@ impl<'v> Walker<'v> {
 
 /// Every parameter with its path, in forward order; a shared one appears once, under its first path.
 pub fn named_params(model: &dyn Module) -> Vec<(String, Param)> {
-    let (mut found, mut seen) = (Vec::new(), HashSet::new());
+    all_names(model).into_iter().map(|(mut names, param)| (names.swap_remove(0), param)).collect()
+}
+
+/// Every parameter with all of its paths: a tied one is walked under several.
+pub(crate) fn all_names(model: &dyn Module) -> Vec<(Vec<String>, Param)> {
+    let (mut found, mut places) = (Vec::<(Vec<String>, Param)>::new(), HashMap::new());
     Walker::visit(model, &mut |path, part| {
-        if let Part::Param(param) = part
-            && seen.insert(param.id())
-        {
-            found.push((path.to_string(), param.clone()));
+        if let Part::Param(param) = part {
+            let place = *places.entry(param.id()).or_insert(found.len());
+            match found.get_mut(place) {
+                Some((names, _)) => names.push(path.to_string()),
+                None => found.push((vec![path.to_string()], param.clone())),
+            }
         }
     });
     found

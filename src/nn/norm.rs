@@ -1,4 +1,4 @@
-//! Layer norm with its gain and shift.
+//! Layer norm and root-mean-square norm with their gains and shifts.
 
 use super::module::{Module, Walker};
 use super::param::Param;
@@ -30,5 +30,70 @@ impl Module for LayerNorm {
     fn walk(&self, at: &mut Walker<'_>) {
         at.param("weight", &self.weight);
         at.param("bias", &self.bias);
+    }
+}
+
+/// Rows of root mean square 1, times a weight (arXiv 1910.07467).
+pub struct RmsNorm {
+    weight: Param,
+    eps: f64,
+}
+
+impl RmsNorm {
+    /// Weight 1 for rows of `width`.
+    pub fn new(width: usize, eps: f64, device: &Device) -> RmsNorm {
+        RmsNorm { weight: Param::new(&Tensor::ones([width], device)), eps }
+    }
+
+    /// `[.., width] -> [.., width]`
+    #[track_caller]
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.rms_norm(Some(&self.weight.value()), self.eps)
+    }
+}
+
+impl Module for RmsNorm {
+    fn walk(&self, at: &mut Walker<'_>) {
+        at.param("weight", &self.weight);
+    }
+}
+
+/// The norm of a block: one of the two.
+pub enum Norm {
+    /// Mean and variance.
+    Layer(LayerNorm),
+    /// Root mean square.
+    RootMeanSquare(RmsNorm),
+}
+
+impl Norm {
+    /// `[.., width] -> [.., width]`
+    #[track_caller]
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        match self {
+            Norm::Layer(norm) => norm.forward(x),
+            Norm::RootMeanSquare(norm) => norm.forward(x),
+        }
+    }
+}
+
+impl From<LayerNorm> for Norm {
+    fn from(norm: LayerNorm) -> Norm {
+        Norm::Layer(norm)
+    }
+}
+
+impl From<RmsNorm> for Norm {
+    fn from(norm: RmsNorm) -> Norm {
+        Norm::RootMeanSquare(norm)
+    }
+}
+
+impl Module for Norm {
+    fn walk(&self, at: &mut Walker<'_>) {
+        match self {
+            Norm::Layer(norm) => norm.walk(at),
+            Norm::RootMeanSquare(norm) => norm.walk(at),
+        }
     }
 }

@@ -12,8 +12,20 @@ use crate::tensor::Tensor;
 #[derive(Clone)]
 pub struct Param(Arc<Inner>);
 
+/// How files hold a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As it is.
+    Plain,
+    /// A matrix with its axes exchanged: GPT-2's published weights are `[in, out]`.
+    Transposed,
+    /// Computed rather than learned: never trained, and a file may leave it out.
+    Buffer,
+}
+
 struct Inner {
     id: u64,
+    form: Form,
     sizes: Vec<usize>,
     /// A leaf while the parameter is trainable, without history while it is frozen.
     value: RwLock<Tensor>,
@@ -22,9 +34,16 @@ struct Inner {
 impl Param {
     /// A trainable parameter. Its sizes and device never change.
     pub fn new(value: &Tensor) -> Param {
+        Param::with_form(value, Form::Plain)
+    }
+
+    /// A parameter that files hold in another form; it is trainable unless it is a buffer.
+    pub fn with_form(value: &Tensor, form: Form) -> Param {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Param(Arc::new(Inner { id, sizes: value.sizes().to_vec(), value: RwLock::new(value.tracked()) }))
+        let sizes = value.sizes().to_vec();
+        let value = if form == Form::Buffer { value.detach() } else { value.tracked() };
+        Param(Arc::new(Inner { id, form, sizes, value: RwLock::new(value) }))
     }
 
     /// The present value: a leaf for gradients if the parameter is trainable.
@@ -47,9 +66,32 @@ impl Param {
         self.replace(value.detach().contiguous(), self.is_trainable());
     }
 
-    /// Takes part in training from now on.
+    /// How files hold it.
+    pub fn form(&self) -> Form {
+        self.0.form
+    }
+
+    /// What a file holds of a value of this parameter, and the value that a file's tensor stands for:
+    /// exchanging the axes is its own inverse.
+    pub fn stored(&self, value: &Tensor) -> Tensor {
+        match self.0.form {
+            Form::Transposed => value.detach().t().contiguous(),
+            Form::Plain | Form::Buffer => value.detach(),
+        }
+    }
+
+    /// The sizes of what a file holds.
+    pub fn stored_sizes(&self) -> Vec<usize> {
+        let mut sizes = self.0.sizes.clone();
+        if self.0.form == Form::Transposed {
+            sizes.reverse();
+        }
+        sizes
+    }
+
+    /// Takes part in training from now on; a buffer never does.
     pub fn unfreeze(&self) {
-        if !self.is_trainable() {
+        if !self.is_trainable() && self.0.form != Form::Buffer {
             self.replace(self.value(), true);
         }
     }

@@ -1,6 +1,8 @@
 //! Scaled dot-product attention (arXiv 1706.03762, section 3.2.1), composed of two products and a
 //! softmax; scale and mask ride along in the first product.
 
+use std::ops::Range;
+
 use crate::error::{Error, Result, refuse};
 use crate::layout::broadcast;
 use crate::ops::elementwise::elementwise;
@@ -9,7 +11,8 @@ use crate::tensor::Tensor;
 /// Which keys a query may look at.
 #[derive(Clone, Debug, Default)]
 pub struct Mask {
-    causal: bool,
+    /// How many keys stand before the first query, if no query may look past itself.
+    causal: Option<usize>,
     bias: Option<Tensor>,
     /// Whether a query may be left without any key.
     may_hide_all: bool,
@@ -26,7 +29,12 @@ impl Mask {
 
     /// Query i looks at the keys up to i.
     pub fn causal() -> Mask {
-        Mask { causal: true, ..Mask::default() }
+        Mask::causal_after(0)
+    }
+
+    /// Query i looks at the keys up to `past + i`: the queries continue a text of `past` tokens.
+    pub fn causal_after(past: usize) -> Mask {
+        Mask { causal: Some(past), ..Mask::default() }
     }
 
     /// Each sequence of a batch has its own number of keys, counted from the first: `[batch, 1, 1, time]`.
@@ -36,11 +44,17 @@ impl Mask {
         if let Some(bad) = lengths.iter().find(|&&length| length > time || length == 0) {
             return Err(Error::Data(format!("a sequence of {bad} tokens in a batch of {time}")));
         }
-        let bias: Vec<f32> = lengths
+        let spans: Vec<Range<usize>> = lengths.iter().map(|&length| 0..length).collect();
+        Ok(Mask::spans(&spans, time, device))
+    }
+
+    /// Of each sequence of a batch only the keys of its span: `[batch, 1, 1, time]`.
+    pub fn spans(spans: &[Range<usize>], time: usize, device: &crate::Device) -> Mask {
+        let bias: Vec<f32> = spans
             .iter()
-            .flat_map(|&length| (0..time).map(move |at| if at < length { 0.0 } else { MASKED as f32 }))
+            .flat_map(|span| (0..time).map(move |at| if span.contains(&at) { 0.0 } else { MASKED as f32 }))
             .collect();
-        Ok(Mask::full().with_bias(&Tensor::new(&bias, [lengths.len(), 1, 1, time], device)))
+        Mask::full().with_bias(&Tensor::new(&bias, [spans.len(), 1, 1, time], device))
     }
 
     /// Only where `keep` is not 0; it broadcasts to `[batch, heads, queries, keys]`. A query that may
@@ -60,15 +74,22 @@ impl Mask {
         self
     }
 
+    /// What is added to the scores besides a causal mask.
+    pub fn bias(&self) -> Option<Tensor> {
+        self.bias.clone()
+    }
+
     /// And no key after the query.
     pub fn and_causal(mut self) -> Mask {
-        self.causal = true;
+        self.causal = Some(0);
         self
     }
 
     /// What is added to the scores `[.., queries, keys]`.
     fn scores(&self, queries: usize, keys: usize, device: &crate::Device) -> Option<Tensor> {
-        let causal = self.causal.then(|| Tensor::full(MASKED, [queries, keys], device).triu(1));
+        // Where the first query sees every key, nothing is hidden from any.
+        let past = self.causal.filter(|past| past + 1 < keys);
+        let causal = past.map(|past| Tensor::full(MASKED, [queries, keys], device).triu(past as isize + 1));
         match (&self.bias, causal) {
             (Some(bias), Some(causal)) => Some(bias + causal),
             (Some(bias), None) => Some(bias.clone()),
@@ -85,28 +106,95 @@ impl Mask {
 /// **Panics** when the sizes do not fit.
 #[track_caller]
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: &Mask, scale: f64, dropout: f64) -> Tensor {
-    let fits = || {
-        let batch = |x: &Tensor| x.sizes()[..x.ndim() - 2].to_vec();
-        let queries_and_keys = broadcast(&batch(q), &batch(k));
-        q.size(-1) == k.size(-1)
-            && k.size(-2) == v.size(-2)
-            && queries_and_keys.is_some_and(|sizes| broadcast(&sizes, &batch(v)).is_some())
-    };
-    if q.ndim() < 2 || k.ndim() < 2 || v.ndim() < 2 || !fits() {
-        refuse("attention", format_args!("q {:?}, k {:?}, v {:?}", q.sizes(), k.sizes(), v.sizes()));
+    attention_over(q, &[(k.clone(), v.clone())], mask, scale, dropout)
+}
+
+/// As [`attention`] over keys and values that stand in several parts, one behind the other: a cache
+/// grows without being copied.
+///
+/// Keys of `[batch, groups, keys, width]` may have fewer heads than the queries
+/// `[batch, heads, queries, width]`: each then serves `heads / groups` of them (arXiv 2305.13245).
+///
+/// **Panics** when there is no part, or the sizes do not fit.
+#[track_caller]
+pub fn attention_over(
+    q: &Tensor,
+    parts: &[(Tensor, Tensor)],
+    mask: &Mask,
+    scale: f64,
+    dropout: f64,
+) -> Tensor {
+    let Some((first, _)) = parts.first() else { refuse("attention", "no keys") };
+    if q.ndim() == 4 && first.ndim() == 4 && first.size(1) > 1 && first.size(1) != q.size(1) {
+        return in_groups(q, parts, mask, scale, dropout);
     }
-    let bias = mask.scores(q.size(-2), k.size(-2), &q.device());
-    let scores = match &bias {
-        Some(bias) => bias.add_matmul(q, &k.t(), scale),
-        None => Tensor::zeros([], &q.device()).add_matmul(q, &k.t(), scale),
-    };
-    let seen = scores.softmax(-1).dropout(dropout).matmul(v);
-    match bias.filter(|bias| mask.may_hide_all && bias.count() > 0) {
+    for (k, v) in parts {
+        let fits = || {
+            let batch = |x: &Tensor| x.sizes()[..x.ndim() - 2].to_vec();
+            let queries_and_keys = broadcast(&batch(q), &batch(k));
+            q.size(-1) == k.size(-1)
+                && k.size(-2) == v.size(-2)
+                && queries_and_keys.is_some_and(|sizes| broadcast(&sizes, &batch(v)).is_some())
+        };
+        if q.ndim() < 2 || k.ndim() < 2 || v.ndim() < 2 || !fits() {
+            refuse("attention", format_args!("q {:?}, k {:?}, v {:?}", q.sizes(), k.sizes(), v.sizes()));
+        }
+    }
+    let keys = parts.iter().map(|(k, _)| k.size(-2)).sum();
+    let added = mask.scores(q.size(-2), keys, &q.device());
+    let mut start = 0;
+    let scores: Vec<Tensor> = parts
+        .iter()
+        .map(|(k, _)| {
+            let from = start;
+            start += k.size(-2);
+            match &added {
+                Some(added) if added.size(-1) == 1 => added.clone(),
+                Some(added) => added.narrow(-1, from, k.size(-2)),
+                None => Tensor::zeros([], &q.device()),
+            }
+            .add_matmul(q, &k.t(), scale)
+        })
+        .collect();
+    let weights = joined(&scores).softmax(-1).dropout(dropout);
+    let mut start = 0;
+    let products = parts.iter().map(|(k, v)| {
+        start += k.size(-2);
+        weights.narrow(-1, start - k.size(-2), k.size(-2)).matmul(v)
+    });
+    let seen = products.reduce(|sum, product| sum + product).expect("at least one part");
+    match added.filter(|added| mask.may_hide_all && added.count() > 0) {
         // Equally hidden keys would share the weight of a row; the sum over them is taken back.
-        Some(bias) => {
-            let best = bias.detach().max_keep(-1);
+        Some(added) => {
+            let best = added.detach().max_keep(-1);
             elementwise("seen", [&seen, &best], |[x, best]| best.less_equal(0.5 * MASKED).select(0.0, x))
         }
         None => seen,
     }
+}
+
+/// Without a pass over the scores when there is only one part.
+fn joined(scores: &[Tensor]) -> Tensor {
+    match scores {
+        [only] => only.clone(),
+        _ => Tensor::concat(&scores.iter().collect::<Vec<_>>(), -1),
+    }
+}
+
+/// Each key head beside the query heads that it serves, on an axis of their own.
+#[track_caller]
+fn in_groups(q: &Tensor, parts: &[(Tensor, Tensor)], mask: &Mask, scale: f64, dropout: f64) -> Tensor {
+    let (heads, groups) = (q.size(1), parts[0].0.size(1));
+    if !heads.is_multiple_of(groups) || parts.iter().any(|(k, v)| k.size(1) != groups || v.ndim() != 4) {
+        refuse("attention", format_args!("{heads} heads of queries, {groups} of keys"));
+    }
+    let grouped = [groups, heads / groups];
+    let parts: Vec<_> = parts.iter().map(|(k, v)| (k.unsqueeze(2), v.unsqueeze(2))).collect();
+    let bias = mask.bias.as_ref().map(|bias| match bias.ndim() {
+        4 if bias.size(1) == 1 => bias.unsqueeze(2),
+        4 => bias.unflatten(1, &grouped),
+        _ => bias.clone(),
+    });
+    let mask = Mask { bias, ..mask.clone() };
+    attention_over(&q.unflatten(1, &grouped), &parts, &mask, scale, dropout).flatten(1, 2)
 }

@@ -27,7 +27,7 @@ impl<T: Trainable, O: Optimizer> Trainer<T, O> {
             for (part, tensor) in self.optimizer.state(&param) {
                 tensors.insert(format!("{OPTIMIZER}{name}/{part}"), tensor);
             }
-            tensors.insert(format!("{PARAMETER}{name}"), param.value().detach());
+            tensors.insert(format!("{PARAMETER}{name}"), param.stored(&param.value()));
         }
         for (name, tensor) in self.subject.state() {
             tensors.insert(format!("{METHOD}{name}"), tensor);

@@ -104,7 +104,7 @@ fn numbers(view: &TensorView) -> Vec<f64> {
         Dtype::F32 => bytes.as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect(),
         Dtype::I64 => bytes.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect(),
         Dtype::I32 => bytes.as_chunks().0.iter().map(|b| f64::from(i32::from_le_bytes(*b))).collect(),
-        Dtype::U8 => bytes.iter().map(|&b| f64::from(b)).collect(),
+        Dtype::U8 | Dtype::BOOL => bytes.iter().map(|&b| f64::from(b)).collect(),
         other => panic!("{other:?} is not among the types of golden files"),
     }
 }

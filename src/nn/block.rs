@@ -1,0 +1,139 @@
+//! The transformer block: attention, in decoders of encoders also attention across to a memory, and
+//! feed-forward, each added to its input and normalised before (pre-norm) or after (post-norm).
+//!
+//! Every model is a stack of these; what differs is data.
+//! Read next: `models/`, where each file builds its blocks and says what stands around them.
+
+use super::attention::Attention;
+use super::cache::{BlockCache, Cache};
+use super::feed_forward::FeedForward;
+use super::module::{Module, Walker};
+use super::norm::Norm;
+use super::rotary::Rotation;
+use crate::ops::attention::Mask;
+use crate::tensor::Tensor;
+
+/// Where the norm of a residual part stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// `x + part(norm(x))` (GPT-2, Llama, T5).
+    PreNorm,
+    /// `norm(x + part(x))` (the original Transformer, BERT, BART).
+    PostNorm,
+}
+
+/// One block.
+pub struct Block {
+    /// Where the norms stand.
+    pub order: Order,
+    /// Among the tokens of the text.
+    pub attention: Attention,
+    /// Beside `attention`.
+    pub attention_norm: Norm,
+    /// From the text to a memory, with its norm.
+    pub across: Option<(Attention, Norm)>,
+    /// On each token.
+    pub feed_forward: FeedForward,
+    /// Beside `feed_forward`.
+    pub norm: Norm,
+    /// The probability with which an element of each part's output is dropped in training.
+    pub dropout: f64,
+    /// The module paths of the norms beside `attention`, `across` and `feed_forward`.
+    pub names: [&'static str; 3],
+}
+
+/// What all blocks of a stack see besides their input.
+pub struct Surroundings<'a> {
+    /// Which tokens of the text may be looked at.
+    pub mask: &'a Mask,
+    /// How positions turn queries and keys.
+    pub rotation: Option<&'a Rotation>,
+    /// What blocks with attention across look at, and which of it.
+    pub memory: Option<(&'a Tensor, &'a Mask)>,
+}
+
+impl<'a> Surroundings<'a> {
+    /// A mask alone.
+    pub fn of(mask: &'a Mask) -> Surroundings<'a> {
+        Surroundings { mask, rotation: None, memory: None }
+    }
+}
+
+impl Block {
+    /// `[batch, time, width] -> [batch, time, width]`; with `kept`, as [`Attention::forward`].
+    ///
+    /// **Panics** when the block looks across and there is no memory.
+    #[track_caller]
+    pub fn forward(&self, x: &Tensor, around: &Surroundings, kept: Option<&mut BlockCache>) -> Tensor {
+        let (own, kept_across) = kept.map(|kept| (&mut kept.own, &mut kept.across)).unzip();
+        let attend = |x: &Tensor| self.attention.forward(x, around.mask, around.rotation, own);
+        let mut x = self.residual(x, &self.attention_norm, attend);
+        if let Some((across, norm)) = &self.across {
+            let (memory, mask) = around.memory.expect("a block that looks across needs a memory");
+            x = self.residual(&x, norm, |x| across.across(x, memory, mask, kept_across));
+        }
+        self.residual(&x, &self.norm, |x| self.feed_forward.forward(x))
+    }
+
+    #[track_caller]
+    fn residual(&self, x: &Tensor, norm: &Norm, part: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
+        match self.order {
+            Order::PreNorm => x + part(&norm.forward(x)).dropout(self.dropout),
+            Order::PostNorm => norm.forward(&(x + part(x).dropout(self.dropout))),
+        }
+    }
+}
+
+impl Module for Block {
+    fn walk(&self, at: &mut Walker<'_>) {
+        let across = self.across.as_ref().map(|(across, norm)| (across as &dyn Module, norm));
+        let parts = [
+            Some((&self.attention as &dyn Module, &self.attention_norm)),
+            across,
+            Some((&self.feed_forward as &dyn Module, &self.norm)),
+        ];
+        for (part, name) in parts.into_iter().zip(self.names) {
+            let Some((part, norm)) = part else { continue };
+            if self.order == Order::PreNorm {
+                at.child(name, norm);
+            }
+            at.child("", part);
+            if self.order == Order::PostNorm {
+                at.child(name, norm);
+            }
+        }
+    }
+}
+
+/// The input and the output of each block in turn: each `[batch, time, width]`.
+#[track_caller]
+pub(super) fn states(blocks: &[Block], x: Tensor, around: &Surroundings) -> Vec<Tensor> {
+    let mut states = vec![x];
+    for block in blocks {
+        states.push(block.forward(&states[states.len() - 1], around, None));
+    }
+    states
+}
+
+/// As [`states`] for tokens that stand on what a cache knows: each looks at those before it, and
+/// across to the cache's memory. `bias` is added to the scores.
+#[track_caller]
+pub(super) fn states_after(
+    cache: &mut Cache,
+    blocks: &[Block],
+    x: Tensor,
+    rotation: Option<&Rotation>,
+    bias: Option<&Tensor>,
+) -> Vec<Tensor> {
+    let (time, mask) = (x.size(1), cache.mask(x.size(1), &x.device()));
+    let mask = bias.map_or(mask.clone(), |bias| mask.with_bias(bias));
+    let memory = cache.memory().cloned();
+    let memory = memory.as_ref().map(|(memory, mask)| (memory, mask));
+    let around = Surroundings { mask: &mask, rotation, memory };
+    let mut states = vec![x];
+    for (number, block) in blocks.iter().enumerate() {
+        states.push(block.forward(&states[number], &around, cache.block(number)));
+    }
+    cache.advance(time);
+    states
+}

@@ -1,0 +1,232 @@
+//! Text out of a language model: each step reads the last token, standing on cached keys and values,
+//! and chooses the next from the scores.
+//!
+//! Scores are adjusted and chosen from on the host, in f64, so the same scores give the same text on
+//! every device.
+//! Read next: `scores.rs` for the rules, `beam.rs` for the search.
+
+mod beam;
+mod scores;
+
+use serde_json::Value;
+
+use super::cache::Cache;
+use super::models::batch::{Sequences, Side};
+use super::models::decoder::LanguageModel;
+use super::models::seq2seq::Seq2Seq;
+use crate::device::array::Ids;
+use crate::error::{Error, Result};
+use crate::rng::Rng;
+use crate::tensor::autograd::inference;
+
+/// How texts go on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generation {
+    /// At most this many tokens are added.
+    pub most: usize,
+    /// No end token comes before this many were added.
+    pub least: usize,
+    /// A text is complete with one of these.
+    pub end: Vec<u32>,
+    /// What chooses among the scores.
+    pub choose: Choose,
+    /// Scores of tokens that stand in the text already are divided by this, or multiplied if they are
+    /// negative (arXiv 1909.05858); 1 changes nothing.
+    pub repetition_penalty: f64,
+    /// No run of this many tokens comes twice; 0 allows all.
+    pub no_repeat: usize,
+}
+
+/// What chooses among the scores.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Choose {
+    /// The highest score.
+    Greedy,
+    /// By chance, according to the scores.
+    Sample {
+        /// Every text has a stream of its own, which follows from this and its row.
+        seed: u64,
+        /// Scores are divided by this: above 1 more varied, below 1 less.
+        temperature: f64,
+        /// Only the highest so many; 0 takes all.
+        top_k: usize,
+        /// Only the fewest tokens whose probabilities sum to this (arXiv 1904.09751); 1 takes all.
+        top_p: f64,
+    },
+    /// The text of the highest total score that a search with several texts at once finds.
+    Beams {
+        /// How many texts are followed.
+        beams: usize,
+        /// Total scores are divided by the length to this power: above 0 prefers longer texts.
+        length_penalty: f64,
+        /// Stop once as many texts are complete as are followed.
+        early: bool,
+    },
+}
+
+impl Generation {
+    /// The highest score each time, `most` tokens long.
+    pub fn greedy(most: usize) -> Generation {
+        let choose = Choose::Greedy;
+        Generation { most, least: 0, end: Vec::new(), choose, repetition_penalty: 1.0, no_repeat: 0 }
+    }
+
+    /// With the end tokens that a `config.json` names.
+    pub fn ending_as(mut self, config: &Value) -> Generation {
+        let ids = match config.get("eos_token_id") {
+            Some(Value::Array(ids)) => ids.clone(),
+            Some(id) => vec![id.clone()],
+            None => Vec::new(),
+        };
+        self.end = ids.iter().filter_map(Value::as_u64).map(|id| id as u32).collect();
+        self
+    }
+
+    /// **Errors** when a setting makes no sense for this model and prompt.
+    fn check(&self, model: &dyn LanguageModel, prompt: usize) -> Result<()> {
+        let vocabulary = model.vocabulary();
+        if let Some(id) = self.end.iter().find(|&&id| id as usize >= vocabulary) {
+            return Err(Error::Ids(format!(
+                "end token {id}, but the model's vocabulary ends at {vocabulary}"
+            )));
+        }
+        // The last token is not read any more.
+        if let Some(limit) = model.positions().filter(|limit| prompt + self.most > limit + 1) {
+            return Err(Error::Ids(format!(
+                "a prompt of {prompt} tokens and {} more, but the model has {limit} positions; cut the prompt \
+                 or ask for fewer",
+                self.most
+            )));
+        }
+        let sensible = match self.choose {
+            Choose::Greedy => true,
+            Choose::Sample { temperature, top_p, .. } => {
+                temperature > 0.0 && temperature.is_finite() && top_p > 0.0 && top_p <= 1.0
+            }
+            Choose::Beams { beams, length_penalty, .. } => beams > 0 && length_penalty.is_finite(),
+        };
+        match sensible && self.repetition_penalty > 0.0 && self.repetition_penalty.is_finite() {
+            true => Ok(()),
+            false => Err(Error::Config(format!("{self:?} cannot be followed"))),
+        }
+    }
+}
+
+/// Goes on from each prompt, and gives the added tokens, the end token included. Prompts may be padded
+/// on either side. `on_token` hears of every row and token as it is chosen; a beam search tells the
+/// whole text at its end.
+///
+/// **Errors** when the prompts and the tokens to add are longer than the positions, a setting makes no
+/// sense, or the model's scores are not finite.
+pub fn generate(
+    model: &dyn LanguageModel,
+    prompts: &Sequences,
+    settings: &Generation,
+    on_token: &mut dyn FnMut(usize, u32),
+) -> Result<Vec<Vec<u32>>> {
+    settings.check(model, prompts.spans.iter().map(|span| span.len()).max().unwrap_or(0))?;
+    let prompts = model.batch(&prompts.rows(), Side::Left)?;
+    let run = Run { model, cache: Cache::new(prompts.starts()), next: prompts.ids.clone() };
+    run.finished(prompts.rows(), settings, on_token)
+}
+
+/// What the model makes of each source text, as [`generate`].
+///
+/// **Errors** as [`generate`].
+pub fn translate(
+    model: &dyn Seq2Seq,
+    sources: &Sequences,
+    settings: &Generation,
+    on_token: &mut dyn FnMut(usize, u32),
+) -> Result<Vec<Vec<u32>>> {
+    settings.check(model, 1)?;
+    let prompts = vec![vec![model.start()]; sources.spans.len()];
+    let next = model.batch(&prompts, Side::Left)?.ids;
+    let cache = inference(|| model.cache(sources, true));
+    Run { model, cache, next }.finished(prompts, settings, on_token)
+}
+
+/// A model in the middle of its texts.
+struct Run<'m> {
+    model: &'m dyn LanguageModel,
+    cache: Cache,
+    /// What it reads next: `[rows, time]`.
+    next: Ids,
+}
+
+impl Run<'_> {
+    fn finished(
+        self,
+        prompts: Vec<Vec<u32>>,
+        settings: &Generation,
+        on_token: &mut dyn FnMut(usize, u32),
+    ) -> Result<Vec<Vec<u32>>> {
+        inference(|| match settings.choose {
+            Choose::Beams { beams, length_penalty, early } => {
+                let texts = self.search(prompts, settings, beams, length_penalty, early)?;
+                for (row, text) in texts.iter().enumerate() {
+                    text.iter().for_each(|&token| on_token(row, token));
+                }
+                Ok(texts)
+            }
+            _ => self.one_by_one(prompts, settings, on_token),
+        })
+    }
+
+    fn one_by_one(
+        mut self,
+        prompts: Vec<Vec<u32>>,
+        settings: &Generation,
+        on_token: &mut dyn FnMut(usize, u32),
+    ) -> Result<Vec<Vec<u32>>> {
+        let lengths: Vec<usize> = prompts.iter().map(Vec::len).collect();
+        let mut texts = prompts;
+        let mut open = vec![true; texts.len()];
+        let mut streams: Vec<Rng> = match settings.choose {
+            Choose::Sample { seed, .. } => {
+                (0..texts.len()).map(|row| Rng::derived(seed, row as u64)).collect()
+            }
+            _ => Vec::new(),
+        };
+        for _ in 0..settings.most {
+            let mut scores = self.scores()?;
+            for row in (0..texts.len()).filter(|&row| open[row]).collect::<Vec<_>>() {
+                let text = &mut texts[row];
+                scores::adjust(&mut scores[row], text, lengths[row], settings);
+                let token = match settings.choose {
+                    Choose::Sample { temperature, top_k, top_p, .. } => {
+                        scores::sample(&scores[row], temperature, top_k, top_p, &mut streams[row])
+                    }
+                    _ => scores::highest(&scores[row]),
+                };
+                text.push(token);
+                on_token(row, token);
+                open[row] = !settings.end.contains(&token);
+            }
+            if !open.contains(&true) {
+                break;
+            }
+            // Complete texts go along, unheard.
+            self.read(texts.iter().map(|text| text[text.len() - 1]).collect())?;
+        }
+        Ok(texts.iter().zip(lengths).map(|(text, length)| text[length..].to_vec()).collect())
+    }
+
+    /// Reads on, and gives each row's scores for the token after it.
+    fn scores(&mut self) -> Result<Vec<Vec<f64>>> {
+        let hidden = self.model.hidden(&self.next, &mut self.cache);
+        let last = hidden.select(1, hidden.size(1) - 1);
+        let scores = self.model.head(&last).to_f64();
+        if scores.iter().any(|score| score.is_nan()) {
+            return Err(Error::NotFinite("the model's scores are not numbers".into()));
+        }
+        Ok(scores.chunks(self.model.vocabulary()).map(<[f64]>::to_vec).collect())
+    }
+
+    /// What each row reads next.
+    fn read(&mut self, tokens: Vec<u32>) -> Result<()> {
+        let sizes = [tokens.len(), 1];
+        self.next = Ids::new(tokens, sizes, self.model.vocabulary())?;
+        Ok(())
+    }
+}

@@ -1,0 +1,281 @@
+//! BERT (arXiv 1810.04805) and RoBERTa (arXiv 1907.11692): the bare encoder.
+//!
+//! Parameter paths are the published ones: `encoder.layer.0.attention.self.query.weight` and so on,
+//! with `bert.` or `roberta.` in front below a head. Norms stand after each residual sum.
+//! Read next: `heads.rs`.
+
+use std::path::Path;
+
+use super::batch::{TokenBatch, longest};
+pub use super::encoder_config::{EncoderConfig, Family};
+use crate::device::Device;
+use crate::device::array::Ids;
+use crate::error::{Error, Result, refuse};
+use crate::nn::attention::{Attention, Projections};
+use crate::nn::block::{Block, Order, Surroundings, states};
+use crate::nn::embedding::Embedding;
+use crate::nn::feed_forward::FeedForward;
+use crate::nn::files;
+use crate::nn::fresh::Fresh;
+use crate::nn::linear::Linear;
+use crate::nn::loading::Directory;
+use crate::nn::module::{Module, Walker};
+use crate::nn::norm::LayerNorm;
+use crate::ops::attention::Mask;
+use crate::rng::Rng;
+use crate::tensor::Tensor;
+
+/// Token, position and segment embeddings, added and normalised.
+struct Embeddings {
+    word: Embedding,
+    position: Embedding,
+    token_type: Embedding,
+    norm: LayerNorm,
+    dropout: f64,
+}
+
+impl Embeddings {
+    /// `[batch, time] -> [batch, time, width]`
+    fn forward(&self, batch: &TokenBatch, positions: &Ids) -> Tensor {
+        let x = self.word.forward(&batch.ids)
+            + self.token_type.forward(&batch.types)
+            + self.position.forward(positions);
+        self.norm.forward(&x).dropout(self.dropout)
+    }
+}
+
+impl Module for Embeddings {
+    fn walk(&self, at: &mut Walker<'_>) {
+        at.child("word_embeddings", &self.word);
+        at.child("position_embeddings", &self.position);
+        at.child("token_type_embeddings", &self.token_type);
+        at.child("LayerNorm", &self.norm);
+    }
+}
+
+fn block(config: &EncoderConfig, fresh: &mut Fresh) -> Block {
+    let (width, hidden) = (config.hidden_size, config.intermediate_size);
+    let [attention_norm, norm] = [(); 2].map(|()| fresh.layer_norm(width, config.layer_norm_eps).into());
+    let mut linear = |inputs, outputs| fresh.linear(inputs, outputs);
+    Block {
+        order: Order::PostNorm,
+        attention: Attention {
+            inputs: Projections::Separate {
+                query: linear(width, width),
+                key: linear(width, width),
+                value: linear(width, width),
+            },
+            output: linear(width, width),
+            heads: config.num_attention_heads,
+            key_heads: config.num_attention_heads,
+            scale: 1.0 / ((width / config.num_attention_heads) as f64).sqrt(),
+            dropout: config.attention_probs_dropout_prob,
+            names: [
+                "attention.self.query",
+                "attention.self.key",
+                "attention.self.value",
+                "attention.output.dense",
+            ],
+        },
+        attention_norm,
+        across: None,
+        feed_forward: FeedForward {
+            gate: None,
+            up: linear(width, hidden),
+            down: linear(hidden, width),
+            activation: config.hidden_act,
+            dropout: 0.0,
+            names: ["", "intermediate.dense", "output.dense"],
+        },
+        norm,
+        dropout: config.hidden_dropout_prob,
+        names: ["attention.output.LayerNorm", "", "output.LayerNorm"],
+    }
+}
+
+/// A BERT or RoBERTa encoder, and the pooler that some of them have.
+pub struct Encoder {
+    family: Family,
+    config: EncoderConfig,
+    embeddings: Embeddings,
+    layers: Vec<Block>,
+    pooler: Option<Linear>,
+}
+
+impl Encoder {
+    /// A BERT encoder with fresh weights.
+    ///
+    /// **Errors** when the configuration contradicts itself.
+    pub fn new(config: &EncoderConfig, rng: &mut Rng, device: &Device) -> Result<Encoder> {
+        Encoder::of_family(Family::Bert, config, &mut Fresh::random(rng, device))
+    }
+
+    /// A fresh encoder with a pooler.
+    ///
+    /// **Errors** when the configuration contradicts itself, or leaves no positions.
+    pub fn of_family(family: Family, config: &EncoderConfig, fresh: &mut Fresh) -> Result<Encoder> {
+        config.check()?;
+        if family == Family::Roberta && config.max_position_embeddings < config.pad_token_id as usize + 2 {
+            let (table, padding) = (config.max_position_embeddings, config.pad_token_id);
+            return Err(Error::Config(format!(
+                "max_position_embeddings {table} leaves none behind pad_token_id {padding}"
+            )));
+        }
+        let width = config.hidden_size;
+        fresh.deviate(config.initializer_range);
+        let embeddings = Embeddings {
+            word: fresh.table(config.vocab_size, width),
+            position: fresh.table(config.max_position_embeddings, width),
+            token_type: fresh.table(config.type_vocab_size, width),
+            norm: fresh.layer_norm(width, config.layer_norm_eps),
+            dropout: config.hidden_dropout_prob,
+        };
+        let layers = (0..config.num_hidden_layers).map(|_| block(config, fresh)).collect();
+        let pooler = Some(fresh.linear(width, width));
+        Ok(Encoder { family, config: config.clone(), embeddings, layers, pooler })
+    }
+
+    /// The encoder of a published directory, with a pooler if the file has one; a head is left aside.
+    ///
+    /// **Errors** when a file is missing or malformed, or when names or shapes disagree.
+    pub fn from_directory(directory: impl AsRef<Path>, device: &Device) -> Result<Encoder> {
+        let path = directory.as_ref().join("config.json");
+        let directory = Directory::open(directory, device)?;
+        let (family, config) = EncoderConfig::parse(&directory.config)
+            .map_err(|error| Error::format(path, error.to_string()))?;
+        let mut encoder = Encoder::of_family(family, &config, &mut Fresh::zeros(device))?;
+        if !directory.has("*pooler.dense.weight") {
+            encoder = encoder.without_pooler();
+        }
+        directory.fill(&encoder, "")?;
+        Ok(encoder)
+    }
+
+    /// Writes a directory that [`Encoder::from_directory`] reads: `config.json` and `model.safetensors`.
+    ///
+    /// **Errors** when the directory cannot be written.
+    pub fn save_directory(&self, directory: impl AsRef<Path>) -> Result<()> {
+        let directory = directory.as_ref();
+        std::fs::create_dir_all(directory).map_err(|error| Error::io(directory, error))?;
+        let mut config = serde_json::to_value(&self.config).expect("text keys and finite numbers");
+        config["model_type"] = self.family.prefix().into();
+        files::save(directory.join("model.safetensors"), self)?;
+        files::write_whole(directory.join("config.json"), format!("{config:#}").as_bytes())
+    }
+
+    /// The same encoder without its pooler, which heads on every token do not use.
+    pub fn without_pooler(self) -> Encoder {
+        Encoder { pooler: None, ..self }
+    }
+
+    /// BERT or RoBERTa.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// Where it lives.
+    pub fn device(&self) -> Device {
+        self.embeddings.word.weight().device()
+    }
+
+    /// The table of word vectors, to which some heads are tied.
+    pub(super) fn words(&self) -> &Embedding {
+        &self.embeddings.word
+    }
+
+    /// The longest sequence it takes.
+    pub fn positions(&self) -> usize {
+        match self.family {
+            Family::Bert => self.config.max_position_embeddings,
+            Family::Roberta => self.config.max_position_embeddings - self.config.pad_token_id as usize - 1,
+        }
+    }
+
+    /// What shaped it.
+    pub fn config(&self) -> &EncoderConfig {
+        &self.config
+    }
+
+    /// Pads sequences of token ids to the longest; `types` gives each token's segment, 0 without it.
+    ///
+    /// **Errors** when there is no sequence, one is empty or longer than the positions, an id is
+    /// outside of the vocabulary, or types do not fit.
+    pub fn batch(&self, sequences: &[Vec<u32>], types: Option<&[Vec<u32>]>) -> Result<TokenBatch> {
+        let lengths: Vec<usize> = sequences.iter().map(Vec::len).collect();
+        let time = longest(sequences, Some(self.positions()))?;
+        let sizes = [sequences.len(), time];
+        let padded = |rows: &[Vec<u32>], fill: u32| -> Vec<u32> {
+            rows.iter()
+                .flat_map(|row| row.iter().copied().chain(std::iter::repeat(fill)).take(time))
+                .collect()
+        };
+        let ids = Ids::new(padded(sequences, self.config.pad_token_id), sizes, self.config.vocab_size)?;
+        if types.is_some_and(|types| types.iter().map(Vec::len).ne(lengths.iter().copied())) {
+            return Err(Error::Ids("token types do not have the lengths of their sequences".into()));
+        }
+        let types = types.map_or(vec![0; sizes[0] * time], |types| padded(types, 0));
+        let types = Ids::new(types, sizes, self.config.type_vocab_size)?;
+        if [&ids, &types].iter().any(|ids| ids.values().contains(&Ids::IGNORED)) {
+            return Err(Error::Ids(format!(
+                "a token or segment is {}, which marks none at all",
+                Ids::IGNORED
+            )));
+        }
+        Ok(TokenBatch { ids, types, lengths })
+    }
+
+    /// The last layer's hidden states: `[batch, time, width]`.
+    ///
+    /// **Panics** when the batch was made by another, larger model.
+    #[track_caller]
+    pub fn forward(&self, batch: &TokenBatch) -> Tensor {
+        self.hidden_states(batch).pop().expect("at least the embeddings")
+    }
+
+    /// The embeddings' output and that of each layer: each `[batch, time, width]`.
+    ///
+    /// **Panics** when the batch was made by another, larger model.
+    #[track_caller]
+    pub fn hidden_states(&self, batch: &TokenBatch) -> Vec<Tensor> {
+        let limit = self.config.max_position_embeddings;
+        let positions = self.family.positions(&batch.ids, self.config.pad_token_id, limit);
+        let first = self.embeddings.forward(batch, &positions);
+        let mask =
+            Mask::lengths(&batch.lengths, batch.time(), &first.device()).expect("a batch has valid lengths");
+        states(&self.layers, first, &Surroundings::of(&mask))
+    }
+
+    /// The first token of the last layer through a linear layer and tanh: `[batch, width]`.
+    ///
+    /// **Panics** when there is no pooler.
+    #[track_caller]
+    pub fn pooled(&self, batch: &TokenBatch) -> Tensor {
+        let Some(pooler) = &self.pooler else { refuse("pooled", "this encoder has no pooler") };
+        pooler.forward(&self.forward(batch).select(1, 0)).tanh()
+    }
+
+    /// A vector of length 1 per sentence: the mean over its tokens, normalised: `[batch, width]`.
+    #[track_caller]
+    pub fn embed(&self, batch: &TokenBatch) -> Tensor {
+        let hidden = self.forward(batch);
+        let shares: Vec<f32> = batch
+            .lengths
+            .iter()
+            .flat_map(|&length| {
+                (0..batch.time()).map(move |at| if at < length { 1.0 / length as f32 } else { 0.0 })
+            })
+            .collect();
+        let shares = Tensor::new(&shares, [batch.batch(), 1, batch.time()], &hidden.device());
+        shares.matmul(&hidden).squeeze(1).normalize(-1, 1e-12)
+    }
+}
+
+impl Module for Encoder {
+    fn walk(&self, at: &mut Walker<'_>) {
+        at.child("embeddings", &self.embeddings);
+        at.children("encoder.layer", &self.layers);
+        if let Some(pooler) = &self.pooler {
+            at.child("pooler.dense", pooler);
+        }
+    }
+}

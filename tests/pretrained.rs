@@ -1,0 +1,357 @@
+//! Models from directories and text from models: what the golden values do not show.
+
+mod common;
+
+use std::path::Path;
+
+use common::{on_every_device, test_on};
+use engrad::nn::{
+    Cache, CausalLm, Choose, Fresh, Generation, Gpt2Config, LanguageModel, LlamaConfig, Model, Pretrained,
+    Side, files, generate, named_params,
+};
+use engrad::{Device, Error, Ids, Rng, inference};
+use serde_json::{Value, json};
+
+const VOCABULARY: usize = 29;
+
+fn gpt2_json() -> Value {
+    json!({"model_type": "gpt2", "vocab_size": VOCABULARY, "n_positions": 64, "n_embd": 16, "n_layer": 2, "n_head": 2})
+}
+
+fn llama_json() -> Value {
+    json!({"model_type": "llama", "vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 24,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "initializer_range": 0.3})
+}
+
+fn decoders(device: &Device) -> [CausalLm; 2] {
+    let mut rng = Rng::seeded(3);
+    let gpt2 = Gpt2Config { initializer_range: 0.3, ..Gpt2Config::parse(&gpt2_json()).expect("sensible") };
+    let llama = LlamaConfig::parse(&llama_json()).expect("sensible");
+    [
+        gpt2.causal_lm(&mut Fresh::random(&mut rng, device)).expect("sensible"),
+        llama.causal_lm(&mut Fresh::random(&mut rng, device)).expect("sensible"),
+    ]
+}
+
+fn text(length: usize, seed: u64) -> Vec<u32> {
+    let mut rng = Rng::seeded(seed);
+    (0..length).map(|_| rng.below(VOCABULARY) as u32).collect()
+}
+
+on_every_device! {
+    fn scores_with_a_cache_are_those_without(device) {
+        for model in decoders(device) {
+            let batch = model.batch(&[text(50, 1), text(41, 2)], Side::Left).expect("it fits");
+            let whole = inference(|| model.forward(&batch));
+            let mut cache = Cache::new(batch.starts());
+            let mut from = 0;
+            // A prompt, then one by one past several joinings, then several at once.
+            for length in [7].into_iter().chain([1; 36]).chain([3, 4]) {
+                let ids: Vec<u32> = (0..2)
+                    .flat_map(|row| batch.ids.values()[row * 50 + from..row * 50 + from + length].to_vec())
+                    .collect();
+                let ids = Ids::new(ids, [2, length], VOCABULARY).expect("it was checked");
+                let scores = inference(|| model.head(&model.hidden(&ids, &mut cache)));
+                let expected = whole.narrow(1, from, length);
+                // The first row's tokens only where the second has padding.
+                let rows = if from < 9 { 1 } else { 2 };
+                let (found, expected) = (scores.narrow(0, 0, rows).to_f64(), expected.narrow(0, 0, rows).to_f64());
+                common::compare(&found, &expected, 2e-5 * common::largest(&expected)).expect("the same scores");
+                from += length;
+            }
+            assert_eq!(from, 50);
+        }
+    }
+
+    fn the_cache_takes_the_memory_of_its_formula(device) {
+        // Layers, key heads and head size of the two models.
+        for (model, [layers, heads, head]) in decoders(device).iter().zip([[2, 2, 8], [2, 2, 4]]) {
+            let batch = model.batch(&[text(21, 1), text(21, 2)], Side::Left).expect("it fits");
+            let mut cache = Cache::new(batch.starts());
+            inference(|| model.hidden(&batch.ids, &mut cache));
+            assert_eq!(cache.bytes(), 2 * layers * 2 * heads * 21 * head * 4);
+        }
+    }
+}
+
+fn go_on(model: &CausalLm, prompts: &[Vec<u32>], settings: &Generation) -> Vec<Vec<u32>> {
+    let prompts = model.batch(prompts, Side::Right).expect("it fits");
+    generate(model, &prompts, settings, &mut |_, _| ()).expect("it goes on")
+}
+
+fn sampled(seed: u64, temperature: f64, top_k: usize, top_p: f64) -> Generation {
+    let choose = Choose::Sample { seed, temperature, top_k, top_p };
+    Generation { choose, ..Generation::greedy(20) }
+}
+
+#[test]
+fn the_same_seed_draws_the_same_text_and_another_seed_another() {
+    let [model, _] = decoders(&Device::Cpu);
+    let prompts = [text(5, 1), text(5, 1)];
+    let first = go_on(&model, &prompts, &sampled(7, 1.0, 0, 1.0));
+    assert_eq!(first, go_on(&model, &prompts, &sampled(7, 1.0, 0, 1.0)));
+    assert_ne!(first, go_on(&model, &prompts, &sampled(8, 1.0, 0, 1.0)));
+    assert_ne!(first[0], first[1], "each row draws from a stream of its own");
+}
+
+#[test]
+fn sampling_that_leaves_one_choice_is_greedy() {
+    let [model, _] = decoders(&Device::Cpu);
+    let prompts = [text(5, 1), text(9, 2)];
+    let greedy = go_on(&model, &prompts, &Generation::greedy(20));
+    for settings in [sampled(1, 1.0, 1, 1.0), sampled(2, 1.0, 0, 1e-9), sampled(3, 1e-9, 0, 1.0)] {
+        assert_eq!(go_on(&model, &prompts, &settings), greedy, "{settings:?}");
+    }
+}
+
+#[test]
+fn draws_follow_the_probabilities_of_the_scores() {
+    let [model, _] = decoders(&Device::Cpu);
+    let prompt = text(6, 4);
+    let batch = model.batch(&vec![prompt.clone(); 1], Side::Left).expect("it fits");
+    let scores = inference(|| model.forward(&batch).select(1, 5).softmax(-1).to_f64());
+    let rows = 4000;
+    let settings = Generation { most: 1, ..sampled(5, 1.0, 0, 1.0) };
+    let drawn = go_on(&model, &vec![prompt; rows], &settings);
+    for (token, probability) in scores.iter().enumerate() {
+        let count = drawn.iter().filter(|text| text[0] as usize == token).count() as f64;
+        let spread = (probability * rows as f64).sqrt() * 4.5 + 1.0;
+        assert!((count - probability * rows as f64).abs() < spread, "token {token}: {count} of {rows}");
+    }
+}
+
+#[test]
+fn each_token_is_heard_as_it_is_chosen() {
+    let [model, _] = decoders(&Device::Cpu);
+    let prompts = model.batch(&[text(5, 1), text(3, 2)], Side::Left).expect("it fits");
+    let mut heard = vec![Vec::new(); 2];
+    let mut rows = Vec::new();
+    let settings = Generation::greedy(6);
+    let found = generate(&model, &prompts, &settings, &mut |row, token| {
+        heard[row].push(token);
+        rows.push(row);
+    });
+    assert_eq!(heard, found.expect("it goes on"));
+    assert_eq!(rows, [0, 1].repeat(6));
+}
+
+#[test]
+fn a_text_stops_at_its_end_token_while_others_go_on() {
+    let [model, _] = decoders(&Device::Cpu);
+    let prompts = [text(5, 1), text(9, 2)];
+    let free = go_on(&model, &prompts, &Generation::greedy(12));
+    let end = free[0][3];
+    let at = |row: usize| free[row].iter().position(|&token| token == end).map_or(12, |at| at + 1);
+    let ended = go_on(&model, &prompts, &Generation { end: vec![end], ..Generation::greedy(12) });
+    assert_eq!(ended, [free[0][..at(0)].to_vec(), free[1][..at(1)].to_vec()]);
+}
+
+#[test]
+fn prompts_and_settings_that_do_not_fit_are_refused() {
+    let [model, _] = decoders(&Device::Cpu);
+    let says = |error: Error, words: &[&str]| {
+        let text = error.to_string();
+        assert!(words.iter().all(|word| text.contains(word)), "{text:?} lacks one of {words:?}");
+    };
+    says(model.batch(&[text(65, 1)], Side::Left).expect_err("too long"), &["65 tokens", "64 positions"]);
+    says(model.batch(&[vec![3, 29]], Side::Left).expect_err("no such token"), &["token 29", "ends at 29"]);
+    says(model.batch(&[vec![]], Side::Left).expect_err("nothing"), &["empty"]);
+    let prompt = model.batch(&[text(60, 1)], Side::Left).expect("it fits");
+    let go_on = |settings: Generation| generate(&model, &prompt, &settings, &mut |_, _| ());
+    assert_eq!(go_on(Generation::greedy(5)).expect("the last is not read")[0].len(), 5);
+    says(go_on(Generation::greedy(6)).expect_err("too long"), &["60 tokens and 6 more", "64 positions"]);
+    let end = Generation { end: vec![29], ..Generation::greedy(1) };
+    says(go_on(end).expect_err("no such token"), &["end token 29", "ends at 29"]);
+    for (temperature, top_p) in [(0.0, 1.0), (f64::NAN, 1.0), (1.0, 0.0), (1.0, 1.5)] {
+        let mut settings = sampled(1, temperature, 0, top_p);
+        settings.most = 1;
+        says(go_on(settings).expect_err("no sense"), &["cannot be followed"]);
+    }
+}
+
+/// A model of a configuration, saved as published directories are.
+fn saved(config: Value) -> (tempfile::TempDir, Pretrained) {
+    let directory = tempfile::tempdir().expect("a place for files");
+    let model = Pretrained::from_config(config, &mut Rng::seeded(5), &Device::Cpu).expect("sensible");
+    model.save(directory.path()).expect("it is written");
+    (directory, model)
+}
+
+fn open(directory: &Path) -> Result<Pretrained, String> {
+    Pretrained::from_directory(directory, &Device::Cpu).map_err(|error| error.to_string())
+}
+
+fn refusal(directory: &Path) -> String {
+    open(directory).err().expect("it is refused")
+}
+
+fn write_config(directory: &Path, config: &Value) {
+    std::fs::write(directory.join("config.json"), config.to_string()).expect("it is written");
+}
+
+fn values(model: &Pretrained) -> Vec<(String, Vec<f64>)> {
+    named_params(&model.model).into_iter().map(|(name, param)| (name, param.value().to_f64())).collect()
+}
+
+#[test]
+fn a_model_in_shards_is_the_model_in_one_file() {
+    let (directory, model) = saved(llama_json());
+    let whole = directory.path().join("model.safetensors");
+    let tensors = files::read(&whole, &Device::Cpu).expect("readable").tensors;
+    std::fs::remove_file(&whole).expect("it was there");
+    let mut map = serde_json::Map::new();
+    for (number, names) in tensors.keys().collect::<Vec<_>>().chunks(tensors.len().div_ceil(3)).enumerate() {
+        let file = format!("model-{number}.safetensors");
+        let part = names.iter().map(|&name| (name.clone(), tensors[name].clone())).collect();
+        files::write(directory.path().join(&file), &part, Default::default()).expect("it is written");
+        map.extend(names.iter().map(|&name| (name.clone(), json!(file))));
+    }
+    let index = json!({"metadata": {}, "weight_map": map}).to_string();
+    std::fs::write(directory.path().join("model.safetensors.index.json"), index).expect("it is written");
+    assert_eq!(values(&open(directory.path()).expect("all shards are there")), values(&model));
+    std::fs::remove_file(directory.path().join("model-1.safetensors")).expect("it was there");
+    let said = refusal(directory.path());
+    assert!(said.contains("model-1.safetensors") && said.contains("missing"), "{said}");
+}
+
+#[test]
+fn weights_of_half_precision_load_as_what_they_stand_for() {
+    let (directory, model) = saved(gpt2_json());
+    let path = directory.path().join("model.safetensors");
+    for kind in [safetensors::Dtype::F16, safetensors::Dtype::BF16] {
+        let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = named_params(&model.model)
+            .into_iter()
+            .map(|(name, param)| {
+                let stored = param.stored(&param.value());
+                let round = |x: f32| match kind {
+                    safetensors::Dtype::F16 => half::f16::from_f32(x).to_le_bytes(),
+                    _ => half::bf16::from_f32(x).to_le_bytes(),
+                };
+                (name, stored.sizes().to_vec(), stored.to_vec().into_iter().flat_map(round).collect())
+            })
+            .collect();
+        let views = bytes.iter().map(|(name, sizes, bytes)| {
+            (name, safetensors::tensor::TensorView::new(kind, sizes.clone(), bytes).expect("they fit"))
+        });
+        std::fs::write(&path, safetensors::serialize(views, None).expect("they fit")).expect("it is written");
+        let loaded = open(directory.path()).expect("it loads");
+        for ((name, found), (_, expected)) in values(&loaded).iter().zip(values(&model)) {
+            let largest = common::largest(&expected);
+            common::compare(found, &expected, largest / 128.0)
+                .unwrap_or_else(|what| panic!("{name}: {what}"));
+        }
+    }
+}
+
+#[test]
+fn the_matrices_of_gpt2_lie_transposed_in_files_only() {
+    let (directory, model) = saved(gpt2_json());
+    let stored =
+        files::read(directory.path().join("model.safetensors"), &Device::Cpu).expect("readable").tensors;
+    assert_eq!(stored["transformer.h.0.attn.c_attn.weight"].sizes(), [16, 48]);
+    let params = named_params(&model.model);
+    let (_, param) =
+        params.iter().find(|(name, _)| name == "transformer.h.0.attn.c_attn.weight").expect("there");
+    assert_eq!(param.sizes(), [48, 16]);
+    assert_eq!(param.value().t().to_vec(), stored["transformer.h.0.attn.c_attn.weight"].to_vec());
+    assert!(!stored.contains_key("lm_head.weight"), "tied tensors are stored once");
+}
+
+#[test]
+fn published_names_may_lack_their_prefix_and_come_with_buffers_and_copies() {
+    let (directory, model) = saved(gpt2_json());
+    let path = directory.path().join("model.safetensors");
+    let stored = files::read(&path, &Device::Cpu).expect("readable").tensors;
+    let mut bare: std::collections::BTreeMap<String, engrad::Tensor> = stored
+        .into_iter()
+        .map(|(name, tensor)| (name.trim_start_matches("transformer.").to_string(), tensor))
+        .collect();
+    let ones = engrad::Tensor::ones([1, 1, 4, 4], &Device::Cpu);
+    bare.insert("h.0.attn.bias".into(), ones.clone());
+    bare.insert("h.1.attn.masked_bias".into(), ones.clone());
+    bare.insert("lm_head.weight".into(), bare["wte.weight"].clone());
+    files::write(&path, &bare, Default::default()).expect("it is written");
+    assert_eq!(values(&open(directory.path()).expect("it loads")), values(&model));
+    bare.insert("lm_head.weight".into(), &bare["wte.weight"] + 1.0);
+    bare.insert("h.0.attn.bias_of_ours".into(), ones);
+    bare.remove("ln_f.weight");
+    files::write(&path, &bare, Default::default()).expect("it is written");
+    let said = refusal(directory.path());
+    for words in [
+        "contradicting: lm_head.weight",
+        "unexpected: h.0.attn.bias_of_ours",
+        "missing: transformer.ln_f.weight",
+    ] {
+        assert!(said.contains(words), "{said} lacks {words:?}");
+    }
+}
+
+#[test]
+fn what_a_directory_says_wrongly_is_named() {
+    let change = |key: &str, value: Value| {
+        let (directory, model) = saved(llama_json());
+        let mut config = model.config.clone();
+        config[key] = value;
+        write_config(directory.path(), &config);
+        refusal(directory.path())
+    };
+    let cases = [
+        ("model_type", json!("mamba"), "\"mamba\" is not implemented"),
+        ("model_type", Value::Null, "model_type is missing"),
+        ("vocab_size", json!(30), "misshapen: model.embed_tokens.weight is [29, 16] in the file, [30, 16]"),
+        ("num_hidden_layers", json!(3), "missing: model.layers.2.self_attn.q_proj.weight"),
+        ("num_hidden_layers", json!(1), "unexpected: model.layers.1."),
+        ("num_key_value_heads", json!(3), "num_key_value_heads 3 does not divide num_attention_heads 4"),
+        ("intermediate_size", json!(0), "intermediate_size is 0"),
+        ("hidden_act", json!("swoosh"), "swoosh"),
+        ("tie_word_embeddings", json!(true), "contradicting: lm_head.weight"),
+        ("rope_scaling", json!({"rope_type": "yarn", "factor": 4.0}), "\"yarn\" is not implemented"),
+        ("attention_bias", json!(true), "missing: model.layers.0.self_attn.q_proj.bias"),
+    ];
+    for (key, value, words) in cases {
+        let said = change(key, value.clone());
+        assert!(said.contains(words), "{key} = {value}: {said} lacks {words:?}");
+    }
+}
+
+#[test]
+fn every_architecture_is_made_saved_and_loaded_by_its_configuration() {
+    let encoder = json!({"vocab_size": 19, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 12, "max_position_embeddings": 10, "hidden_act": "gelu", "pad_token_id": 1,
+        "id2label": {"0": "a", "1": "b", "2": "c"}});
+    let pair = json!({"vocab_size": 19, "d_model": 8, "encoder_layers": 1, "encoder_ffn_dim": 12,
+        "encoder_attention_heads": 2, "decoder_layers": 1, "decoder_ffn_dim": 12, "decoder_attention_heads": 2,
+        "max_position_embeddings": 10, "activation_function": "gelu", "decoder_start_token_id": 2});
+    let t5 = json!({"vocab_size": 19, "d_model": 8, "d_kv": 4, "d_ff": 12, "num_layers": 1, "num_heads": 2});
+    let cases = [
+        (&encoder, "bert", "BertModel"),
+        (&encoder, "bert", "BertForSequenceClassification"),
+        (&encoder, "bert", "BertForTokenClassification"),
+        (&encoder, "bert", "BertForMaskedLM"),
+        (&encoder, "roberta", "RobertaModel"),
+        (&encoder, "roberta", "RobertaForSequenceClassification"),
+        (&encoder, "roberta", "RobertaForTokenClassification"),
+        (&encoder, "roberta", "RobertaForMaskedLM"),
+        (&gpt2_json(), "gpt2", "GPT2LMHeadModel"),
+        (&gpt2_json(), "gpt2", "GPT2ForSequenceClassification"),
+        (&llama_json(), "llama", "LlamaForCausalLM"),
+        (&llama_json(), "llama", "LlamaForSequenceClassification"),
+        (&llama_json(), "mistral", "MistralForCausalLM"),
+        (&llama_json(), "qwen2", "Qwen2ForCausalLM"),
+        (&pair, "bart", "BartForConditionalGeneration"),
+        (&pair, "marian", "MarianMTModel"),
+        (&t5, "t5", "T5ForConditionalGeneration"),
+    ];
+    for (config, family, name) in cases {
+        let mut config = config.clone();
+        config["model_type"] = json!(family);
+        config["architectures"] = json!([name]);
+        let (directory, model) = saved(config);
+        let loaded = open(directory.path()).unwrap_or_else(|what| panic!("{name}: {what}"));
+        assert_eq!(values(&loaded), values(&model), "{name}");
+        assert_eq!(std::mem::discriminant(&loaded.model), std::mem::discriminant(&model.model), "{name}");
+        let headed = matches!(loaded.model, Model::CausalLm(_) | Model::Bart(_) | Model::T5(_));
+        assert_eq!(loaded.model.language_model().is_some(), headed, "{name}");
+    }
+}
