@@ -1,6 +1,6 @@
 //! Adapters: small trainable parts beside frozen weights.
 //!
-//! A [`Method`] governs all sites of a model; at each it makes an [`Adapter`](crate::nn::Adapter),
+//! A [`Method`] governs all sites of a model; at each it makes an [`Adapter`],
 //! which sits in a layer's socket. [`attach`] freezes the model and fills the sockets, [`load`] does
 //! the same from a saved directory. Files have the layout of Hugging Face PEFT.
 //! Read next: `lora.rs`, the simplest method, then `triadaptlora.rs`, one that grows.
