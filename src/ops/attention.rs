@@ -75,7 +75,7 @@ impl Mask {
     }
 
     /// What is added to the scores besides a causal mask.
-    pub fn bias(&self) -> Option<Tensor> {
+    pub(crate) fn bias(&self) -> Option<Tensor> {
         self.bias.clone()
     }
 

@@ -5,7 +5,9 @@
 //! of the inputs; `tests/determinism.rs` that the bits do not depend on threads. A new op adds a
 //! row, and a test says so when the row is missing. The first word of a name is the op's.
 
-use engrad::{CrossEntropy, Device, Ids, Mask, Reduction, Rng, Tensor, attention, elementwise, training};
+use engrad::{
+    CrossEntropy, Device, Ids, Mask, Reduction, Rng, Tensor, attention, attention_over, elementwise, training,
+};
 
 use super::Arrangement;
 
@@ -590,6 +592,19 @@ pub fn table() -> Vec<Row> {
         }),
         row("Mask::and_causal", &[&[&[2, 4, 5], &[2, 4, 5], &[2, 4, 3], &[2, 1, 4]]], |x| {
             attention(&x[0], &x[1], &x[2], &Mask::full().with_bias(&x[3]).and_causal(), 0.4, 0.0)
+        }),
+        row("Mask::causal_after", &[&[&[2, 3, 5], &[2, 6, 5], &[2, 6, 3]]], |x| {
+            attention(&x[0], &x[1], &x[2], &Mask::causal_after(3), 0.4, 0.0)
+        }),
+        row("Mask::spans", &[&[&[2, 3, 4, 5], &[2, 3, 6, 5], &[2, 3, 6, 5]]], |x| {
+            let mask = Mask::spans(&[2..6, 0..4], 6, &x[0].device());
+            attention(&x[0], &x[1], &x[2], &mask, 0.4, 0.0)
+        }),
+        // Two parts, keys and values with half the heads, and a mask of both kinds.
+        row("attention_over", &[&[&[2, 4, 3, 5], &[2, 2, 6, 5], &[2, 2, 6, 3], &[2, 1, 1, 6]]], |x| {
+            let part = |from, count| (x[1].narrow(2, from, count), x[2].narrow(2, from, count));
+            let mask = Mask::causal_after(3).with_bias(&x[3]);
+            attention_over(&x[0], &[part(0, 4), part(4, 2)], &mask, 0.4, 0.0)
         }),
         // Order.
         row("argmax", FILLED_ROWS, |x| positions(&x[0].argmax(-1), &x[0].device()))
