@@ -7,8 +7,7 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use common::table::{Case, Outcome, table};
-use common::{compare, largest, on_every_fast_device, test_on};
-use engrad::device::cpu::poison_new_buffers;
+use common::{compare, largest, on_every_fast_device, poison, test_on};
 use engrad::{Device, Gradcheck};
 
 /// Runs `check` on every case that `chosen` takes, and panics with all that failed.
@@ -51,7 +50,7 @@ fn agree(found: &Outcome, expected: &Outcome, tolerance: f64) -> Result<(), Stri
 
 on_every_fast_device! {
     fn every_op_and_its_gradient_agree_with_the_reference(device) {
-        poison_new_buffers(true);
+        poison(device);
         on_every_case(
             |_| true,
             |case| agree(&case.run(device), &case.run(&Device::Reference), case.row.tolerance),

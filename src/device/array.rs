@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use super::Device;
 use super::cpu::Memory;
+#[cfg(feature = "gpu")]
+use super::gpu;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 
@@ -24,6 +26,9 @@ pub enum Buffer {
     Reference(Arc<Vec<f64>>),
     /// Lives on [`Device::Cpu`].
     Cpu(Arc<Memory>),
+    /// Lives on [`Device::Gpu`].
+    #[cfg(feature = "gpu")]
+    Gpu(Arc<gpu::Memory>),
 }
 
 impl Array {
@@ -35,6 +40,8 @@ impl Array {
         let length = match &buffer {
             Buffer::Reference(values) => values.len(),
             Buffer::Cpu(memory) => memory.len(),
+            #[cfg(feature = "gpu")]
+            Buffer::Gpu(memory) => memory.len(),
         };
         if let Some((low, high)) = layout.span() {
             assert!(
@@ -62,9 +69,11 @@ impl Array {
 
     /// Where the elements live.
     pub fn device(&self) -> Device {
-        match self.buffer {
+        match &self.buffer {
             Buffer::Reference(_) => Device::Reference,
             Buffer::Cpu(_) => Device::Cpu,
+            #[cfg(feature = "gpu")]
+            Buffer::Gpu(memory) => Device::Gpu(memory.gpu().clone()),
         }
     }
 
@@ -164,10 +173,58 @@ impl Ids {
         Ids { values: self.values.clone(), sizes, limit: self.limit }
     }
 
+    /// For each of `count` targets the positions whose index it is.
+    ///
+    /// **Panics** when an index is not below `count`.
+    pub(crate) fn sources(&self, count: usize) -> Sources {
+        Sources::new(self, count)
+    }
+
     /// The same positions with other indices; the caller keeps them below `limit`.
     pub(crate) fn map(&self, limit: usize, sizes: Vec<usize>, mut id: impl FnMut(usize, u32) -> u32) -> Ids {
         let values: Vec<u32> = self.values.iter().enumerate().map(|(at, &old)| id(at, old)).collect();
         debug_assert!(values.iter().all(|&id| (id as usize) < limit || id == Self::IGNORED));
         Ids { values: Arc::new(values), sizes, limit }
+    }
+}
+
+/// For each target the positions that point at it, in order (a counting sort).
+pub(crate) struct Sources {
+    starts: Vec<u32>,
+    positions: Vec<u32>,
+}
+
+impl Sources {
+    fn new(ids: &Ids, count: usize) -> Sources {
+        let kept = || ids.values().iter().enumerate().filter(|&(_, &id)| id != Ids::IGNORED);
+        let mut starts = vec![0u32; count + 1];
+        kept().for_each(|(_, &id)| starts[id as usize + 1] += 1);
+        for target in 0..count {
+            starts[target + 1] += starts[target];
+        }
+        let mut next = starts.clone();
+        let mut positions = vec![0; starts[count] as usize];
+        for (position, &id) in kept() {
+            positions[next[id as usize] as usize] = position as u32;
+            next[id as usize] += 1;
+        }
+        Sources { starts, positions }
+    }
+
+    /// The positions that point at a target.
+    pub fn of(&self, target: usize) -> &[u32] {
+        &self.positions[self.starts[target] as usize..self.starts[target + 1] as usize]
+    }
+
+    /// Where each target's positions begin; one more entry says where the last one's end.
+    #[cfg(feature = "gpu")]
+    pub fn starts(&self) -> &[u32] {
+        &self.starts
+    }
+
+    /// The positions of all targets behind one another.
+    #[cfg(feature = "gpu")]
+    pub fn positions(&self) -> &[u32] {
+        &self.positions
     }
 }

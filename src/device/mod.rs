@@ -7,6 +7,8 @@
 
 pub mod array;
 pub mod cpu;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 pub mod kernel;
 mod reference;
 
@@ -16,6 +18,7 @@ use std::fmt;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use crate::error::Result;
 use crate::layout::Layout;
 use array::{Array, Buffer};
 use kernel::Kernel;
@@ -28,6 +31,9 @@ pub enum Device {
     Reference,
     /// f32 on all cores.
     Cpu,
+    /// f32 in WGSL shaders, on whatever the driver offers. [`Device::gpu`] opens one.
+    #[cfg(feature = "gpu")]
+    Gpu(Arc<gpu::Gpu>),
 }
 
 impl fmt::Display for Device {
@@ -35,31 +41,60 @@ impl fmt::Display for Device {
         f.write_str(match self {
             Device::Reference => "reference",
             Device::Cpu => "cpu",
+            #[cfg(feature = "gpu")]
+            Device::Gpu(_) => "gpu",
         })
     }
 }
 
-/// Reads the names that [`Device`] displays.
+/// Reads the names that [`Device`] displays; `gpu` opens one.
 impl std::str::FromStr for Device {
     type Err = crate::Error;
 
-    fn from_str(name: &str) -> crate::Result<Device> {
+    fn from_str(name: &str) -> Result<Device> {
         match name {
             "reference" => Ok(Device::Reference),
             "cpu" => Ok(Device::Cpu),
+            #[cfg(feature = "gpu")]
+            "gpu" => Device::gpu(),
+            #[cfg(not(feature = "gpu"))]
+            "gpu" => Err(crate::Error::Device("this build has no gpu; build with the feature gpu".into())),
             _ => Err(crate::Error::Device(format!(
-                "no device is called {name:?}; there are cpu and reference"
+                "no device is called {name:?}; there are gpu, cpu and reference"
             ))),
         }
     }
 }
 
 impl Device {
+    /// Opens the GPU that the environment asks for ([`gpu::GpuOptions::from_environment`]), or the
+    /// fastest kind there is. Clones share it; each call opens one of its own.
+    ///
+    /// **Errors** when there is none that fits, or when it cannot be opened. [`gpu::adapters`] lists
+    /// what there is.
+    #[cfg(feature = "gpu")]
+    pub fn gpu() -> Result<Device> {
+        Ok(Device::Gpu(gpu::Gpu::open(&gpu::GpuOptions::from_environment()?)?))
+    }
+
+    /// Waits until everything asked of the device so far is done.
+    ///
+    /// **Errors** when the device has failed. Devices on the processor do their work at once.
+    pub fn synchronise(&self) -> Result<()> {
+        match self {
+            Device::Reference | Device::Cpu => Ok(()),
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => gpu.synchronise(),
+        }
+    }
+
     /// Copies values to the device, dense in row-major order.
     pub(crate) fn upload(&self, values: &[f32], sizes: &[usize]) -> Array {
         let buffer = match self {
             Device::Reference => Buffer::Reference(Arc::new(values.iter().map(|&x| f64::from(x)).collect())),
             Device::Cpu => Buffer::Cpu(Arc::new(cpu::Memory::copied(values))),
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => Buffer::Gpu(Arc::new(gpu::upload(gpu, values))),
         };
         Array::new(Layout::contiguous(sizes), buffer)
     }
@@ -88,6 +123,8 @@ impl Device {
         let outputs = match self {
             Device::Reference => reference::run(&kernel),
             Device::Cpu => cpu::run(&kernel),
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => gpu::run(gpu, &kernel),
         };
         observe(&kernel, started.elapsed());
         outputs.try_into().unwrap_or_else(|outputs: Vec<Array>| {
@@ -97,18 +134,22 @@ impl Device {
 }
 
 /// The values of an array in row-major order, as f32.
-pub(crate) fn download(array: &Array) -> Vec<f32> {
+///
+/// **Errors** when the device has failed.
+pub(crate) fn download(array: &Array) -> Result<Vec<f32>> {
     match array.buffer() {
-        Buffer::Reference(values) => array.layout().positions().map(|at| values[at] as f32).collect(),
-        Buffer::Cpu(memory) => array.layout().positions().map(|at| memory[at]).collect(),
+        Buffer::Reference(values) => Ok(array.layout().positions().map(|at| values[at] as f32).collect()),
+        Buffer::Cpu(memory) => Ok(array.layout().positions().map(|at| memory[at]).collect()),
+        #[cfg(feature = "gpu")]
+        Buffer::Gpu(_) => gpu::read(array),
     }
 }
 
 /// As [`download`], without rounding on the reference device.
-pub(crate) fn download_f64(array: &Array) -> Vec<f64> {
+pub(crate) fn download_f64(array: &Array) -> Result<Vec<f64>> {
     match array.buffer() {
-        Buffer::Reference(values) => array.layout().positions().map(|at| values[at]).collect(),
-        Buffer::Cpu(memory) => array.layout().positions().map(|at| f64::from(memory[at])).collect(),
+        Buffer::Reference(values) => Ok(array.layout().positions().map(|at| values[at]).collect()),
+        _ => Ok(download(array)?.into_iter().map(f64::from).collect()),
     }
 }
 

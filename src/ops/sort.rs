@@ -107,6 +107,7 @@ impl Tensor {
 }
 
 fn positions_as_ids(positions: &Array, limit: usize) -> Ids {
-    let values: Vec<u32> = download(positions).into_iter().map(|at| at as u32).collect();
+    let values = download(positions).unwrap_or_else(|error| refuse("positions", error));
+    let values: Vec<u32> = values.into_iter().map(|at| at as u32).collect();
     Ids::new(values, positions.sizes(), limit).expect("a kernel gives positions inside the axis")
 }

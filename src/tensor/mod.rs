@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::device::array::Array;
 use crate::device::{Device, download, download_f64};
-use crate::error::refuse;
+use crate::error::{Result, refuse};
 use crate::layout::Layout;
 use crate::rng::Rng;
 use autograd::Node;
@@ -154,18 +154,39 @@ impl Tensor {
     }
 
     /// The values in row-major order, as f32. Waits for the device.
-    pub fn to_vec(&self) -> Vec<f32> {
+    ///
+    /// **Errors** when the device has failed or had no room; devices report that late, so this is
+    /// where it shows.
+    pub fn read(&self) -> Result<Vec<f32>> {
         download(&self.array)
     }
 
-    /// The values in row-major order, as f64. Waits for the device.
-    pub fn to_f64(&self) -> Vec<f64> {
+    /// As [`Tensor::read`], keeping all digits of the reference device.
+    ///
+    /// **Errors** as [`Tensor::read`].
+    pub fn read_f64(&self) -> Result<Vec<f64>> {
         download_f64(&self.array)
+    }
+
+    /// As [`Tensor::read`].
+    ///
+    /// **Panics** when the device has failed.
+    #[track_caller]
+    pub fn to_vec(&self) -> Vec<f32> {
+        self.read().unwrap_or_else(|error| panic!("to_vec: {error}"))
+    }
+
+    /// As [`Tensor::read_f64`].
+    ///
+    /// **Panics** when the device has failed.
+    #[track_caller]
+    pub fn to_f64(&self) -> Vec<f64> {
+        self.read_f64().unwrap_or_else(|error| panic!("to_f64: {error}"))
     }
 
     /// The value of a tensor with one element. Waits for the device.
     ///
-    /// **Panics** when there are more or fewer.
+    /// **Panics** when there are more or fewer, or when the device has failed.
     #[track_caller]
     pub fn item(&self) -> f64 {
         if self.count() != 1 {
@@ -222,7 +243,10 @@ impl fmt::Display for Tensor {
         if let Some(node) = &self.node {
             write!(f, " from {}", node.name())?;
         }
-        let values = self.to_f64();
+        let values = match self.read_f64() {
+            Ok(values) => values,
+            Err(error) => return write!(f, ": {error}"),
+        };
         let shown: Vec<String> = values.iter().take(SHOWN).map(|x| format!("{x:.5}")).collect();
         write!(f, ": [{}{}]", shown.join(", "), if values.len() > SHOWN { ", .." } else { "" })
     }

@@ -22,7 +22,9 @@ macro_rules! test_on {
 
             $(#[test]
             fn $test() {
-                check(&$value);
+                if let Some(device) = $value {
+                    check(&device);
+                }
             })*
         }
     };
@@ -32,7 +34,12 @@ pub(crate) use test_on;
 /// Makes each function a test per device.
 macro_rules! on_every_device {
     ($(fn $name:ident($device:ident) $body:block)*) => {$(
-        test_on!($name, $device, $body, reference: engrad::Device::Reference, cpu: engrad::Device::Cpu);
+        test_on!(
+            $name, $device, $body,
+            reference: Some(engrad::Device::Reference),
+            cpu: Some(engrad::Device::Cpu),
+            gpu: crate::common::gpu()
+        );
     )*};
 }
 pub(crate) use on_every_device;
@@ -40,10 +47,40 @@ pub(crate) use on_every_device;
 /// Makes each function a test per device that is held to `Reference`.
 macro_rules! on_every_fast_device {
     ($(fn $name:ident($device:ident) $body:block)*) => {$(
-        test_on!($name, $device, $body, cpu: engrad::Device::Cpu);
+        test_on!($name, $device, $body, cpu: Some(engrad::Device::Cpu), gpu: crate::common::gpu());
     )*};
 }
 pub(crate) use on_every_fast_device;
+
+/// The GPU of this machine, opened once for a whole test file.
+///
+/// Without one the tests on it are skipped, and say so; `ENGRAD_REQUIRE_GPU=1` makes that a failure.
+pub fn gpu() -> Option<Device> {
+    static OPENED: std::sync::LazyLock<Result<Device, String>> =
+        std::sync::LazyLock::new(|| "gpu".parse::<Device>().map_err(|error| error.to_string()));
+    match &*OPENED {
+        Ok(device) => Some(device.clone()),
+        Err(why) if std::env::var("ENGRAD_REQUIRE_GPU").is_ok_and(|required| required == "1") => {
+            panic!("ENGRAD_REQUIRE_GPU is 1, and there is no GPU: {why}")
+        }
+        Err(why) => {
+            // Written past the test harness, which hides what a passing test prints.
+            use std::io::Write;
+            let _ = writeln!(std::io::stderr(), "SKIPPED on the gpu, which was not tested: {why}");
+            None
+        }
+    }
+}
+
+/// Fills every new buffer of the device with NaN before a kernel writes to it.
+pub fn poison(device: &Device) {
+    match device {
+        Device::Cpu => engrad::device::cpu::poison_new_buffers(true),
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu.poison_new_buffers(true),
+        _ => {}
+    }
+}
 
 /// The largest finite magnitude; 0 when there is none.
 pub fn largest(values: &[f64]) -> f64 {

@@ -30,7 +30,7 @@ pub fn scatter_add(rows: &Array, ids: &Ids, count: usize, y: &mut [f32]) {
     if width == 0 {
         return;
     }
-    let sources = Sources::new(ids, count);
+    let sources = ids.sources(count);
     super::for_rows(y, width, width, |first, y| {
         for (target, y) in y.chunks_exact_mut(width).enumerate() {
             y.fill(0.0);
@@ -39,34 +39,6 @@ pub fn scatter_add(rows: &Array, ids: &Ids, count: usize, y: &mut [f32]) {
             }
         }
     });
-}
-
-/// For each target the positions that point at it, in order (a counting sort).
-struct Sources {
-    starts: Vec<u32>,
-    positions: Vec<u32>,
-}
-
-impl Sources {
-    fn new(ids: &Ids, count: usize) -> Sources {
-        let kept = || ids.values().iter().enumerate().filter(|&(_, &id)| id != Ids::IGNORED);
-        let mut starts = vec![0u32; count + 1];
-        kept().for_each(|(_, &id)| starts[id as usize + 1] += 1);
-        for target in 0..count {
-            starts[target + 1] += starts[target];
-        }
-        let mut next = starts.clone();
-        let mut positions = vec![0; starts[count] as usize];
-        for (position, &id) in kept() {
-            positions[next[id as usize] as usize] = position as u32;
-            next[id as usize] += 1;
-        }
-        Sources { starts, positions }
-    }
-
-    fn of(&self, target: usize) -> &[u32] {
-        &self.positions[self.starts[target] as usize..self.starts[target + 1] as usize]
-    }
 }
 
 simd! {

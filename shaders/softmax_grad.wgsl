@@ -1,0 +1,34 @@
+// The gradient of softmax of each row: y·(g - sum(g·y)).
+//
+// Twin of src/device/cpu/softmax.rs. One workgroup computes one row.
+
+struct Params {
+    rows: u32,
+    width: u32,
+    y_offset: u32,
+    g_offset: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> y: array<f32>;
+@group(0) @binding(2) var<storage, read> g: array<f32>;
+@group(0) @binding(3) var<storage, read_write> x: array<f32>;
+
+@compute @workgroup_size(ROW_GROUP)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = flat_group(group, groups);
+    if (row >= params.rows) { return; }
+    let start = row * params.width;
+    var dot = 0.0;
+    for (var j = start + lane; j < start + params.width; j += ROW_GROUP) {
+        dot += y[params.y_offset + j] * g[params.g_offset + j];
+    }
+    dot = row_sum(dot, lane);
+    for (var j = start + lane; j < start + params.width; j += ROW_GROUP) {
+        x[j] = y[params.y_offset + j] * (g[params.g_offset + j] - dot);
+    }
+}

@@ -1,0 +1,230 @@
+//! Choosing an adapter and opening it: the setup, done once per device.
+//!
+//! An adapter is what a driver offers: a graphics card, the graphics part of a processor, or a
+//! program that computes on the processor and only looks like one. Nothing is chosen silently that
+//! the caller refused, and every failure says what was found and what to do.
+//! Read next: `queue.rs`.
+
+use std::fmt;
+
+use crate::error::{Error, Result};
+
+/// Which of several adapters is preferred.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Power {
+    /// A graphics card of its own before one that is part of the processor.
+    #[default]
+    High,
+    /// The other way round.
+    Low,
+}
+
+/// How a GPU is chosen. [`Default`] takes the fastest kind and accepts a software adapter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GpuOptions {
+    /// Which of several adapters is preferred.
+    pub power: Power,
+    /// A part of the adapter's name, in small or large letters.
+    pub name: Option<String>,
+    /// Whether an adapter that computes on the processor is an error.
+    pub refuse_software: bool,
+}
+
+impl GpuOptions {
+    /// What the environment says: `ENGRAD_GPU_NAME` (a part of a name), `ENGRAD_GPU_POWER` (`high` or
+    /// `low`), `ENGRAD_GPU_SOFTWARE` (`accept` or `refuse`).
+    ///
+    /// **Errors** when a variable holds another word.
+    pub fn from_environment() -> Result<GpuOptions> {
+        let word = |variable: &str, words: [&str; 2]| match std::env::var(variable) {
+            Err(_) => Ok(false),
+            Ok(found) if found == words[0] => Ok(false),
+            Ok(found) if found == words[1] => Ok(true),
+            Ok(found) => Err(Error::Device(format!(
+                "{variable} is {found:?}, expected {:?} or {:?}",
+                words[0], words[1]
+            ))),
+        };
+        Ok(GpuOptions {
+            power: if word("ENGRAD_GPU_POWER", ["high", "low"])? { Power::Low } else { Power::High },
+            name: std::env::var("ENGRAD_GPU_NAME").ok().filter(|name| !name.is_empty()),
+            refuse_software: word("ENGRAD_GPU_SOFTWARE", ["accept", "refuse"])?,
+        })
+    }
+}
+
+/// What a driver offers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdapterInfo {
+    /// The name the driver gives.
+    pub name: String,
+    /// What kind of hardware: `discrete`, `integrated`, `virtual`, `software` or `other`.
+    pub kind: &'static str,
+    /// The interface below: `vulkan`, `metal` or `dx12`.
+    pub backend: String,
+    /// The driver and its version.
+    pub driver: String,
+}
+
+impl AdapterInfo {
+    fn of(adapter: &wgpu::Adapter) -> AdapterInfo {
+        let info = adapter.get_info();
+        AdapterInfo {
+            name: info.name,
+            kind: match info.device_type {
+                wgpu::DeviceType::DiscreteGpu => "discrete",
+                wgpu::DeviceType::IntegratedGpu => "integrated",
+                wgpu::DeviceType::VirtualGpu => "virtual",
+                wgpu::DeviceType::Cpu => "software",
+                wgpu::DeviceType::Other => "other",
+            },
+            backend: info.backend.to_string(),
+            driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
+        }
+    }
+
+    /// Whether it computes on the processor.
+    pub fn is_software(&self) -> bool {
+        self.kind == "software"
+    }
+
+    /// The place among the kinds; the smallest is taken.
+    fn rank(&self, power: Power) -> usize {
+        let order = match power {
+            Power::High => ["discrete", "integrated", "virtual", "other", "software"],
+            Power::Low => ["integrated", "discrete", "virtual", "other", "software"],
+        };
+        order.iter().position(|kind| *kind == self.kind).unwrap_or(order.len())
+    }
+}
+
+impl fmt::Display for AdapterInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}, {}, {})", self.name, self.kind, self.backend, self.driver)
+    }
+}
+
+/// Every adapter of this machine, to be printed.
+pub fn adapters() -> Vec<AdapterInfo> {
+    found().iter().map(AdapterInfo::of).collect()
+}
+
+fn found() -> Vec<wgpu::Adapter> {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()))
+}
+
+/// An opened adapter.
+pub struct Context {
+    /// What was opened.
+    pub info: AdapterInfo,
+    /// What the adapter can hold and bind at once.
+    pub limits: wgpu::Limits,
+    /// Makes buffers, pipelines and encoders.
+    pub device: wgpu::Device,
+    /// Takes finished encoders.
+    pub queue: wgpu::Queue,
+}
+
+impl Context {
+    /// Opens the adapter that fits the options best.
+    ///
+    /// **Errors** when there is none, or when it cannot be opened.
+    pub fn open(options: &GpuOptions) -> Result<Context> {
+        let adapter = choose(found(), options)?;
+        let info = AdapterInfo::of(&adapter);
+        let refused = |why: String| Error::Device(format!("{info} cannot be opened: {why}"));
+        let flags = adapter.get_downlevel_capabilities().flags;
+        if !flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS) {
+            return Err(refused("it runs no compute shaders".into()));
+        }
+        let limits = adapter.limits();
+        let descriptor =
+            wgpu::DeviceDescriptor { required_limits: limits.clone(), ..wgpu::DeviceDescriptor::default() };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+            .map_err(|error| refused(error.to_string()))?;
+        Ok(Context { info, limits, device, queue })
+    }
+}
+
+fn choose(found: Vec<wgpu::Adapter>, options: &GpuOptions) -> Result<wgpu::Adapter> {
+    let infos: Vec<AdapterInfo> = found.iter().map(AdapterInfo::of).collect();
+    let at = choice(&infos, options)?;
+    Ok(found.into_iter().nth(at).expect("a choice among those found"))
+}
+
+/// The number of the adapter to take.
+fn choice(infos: &[AdapterInfo], options: &GpuOptions) -> Result<usize> {
+    if infos.is_empty() {
+        return Err(Error::Device(
+            "no graphics adapter was found; install a driver for Vulkan, Metal or DirectX 12 \
+             (Mesa's package mesa-vulkan-drivers holds one that needs no graphics card), or use the device cpu"
+                .into(),
+        ));
+    }
+    let listed = || infos.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    let named = |info: &AdapterInfo| match &options.name {
+        Some(name) => info.name.to_lowercase().contains(&name.to_lowercase()),
+        None => true,
+    };
+    let mut fitting: Vec<usize> = (0..infos.len()).filter(|&at| named(&infos[at])).collect();
+    if fitting.is_empty() {
+        let name = options.name.as_deref().unwrap_or_default();
+        return Err(Error::Device(format!("no adapter is called {name:?}; there are: {}", listed())));
+    }
+    if options.refuse_software {
+        fitting.retain(|&at| !infos[at].is_software());
+        if fitting.is_empty() {
+            return Err(Error::Device(format!(
+                "only a software adapter fits, which was refused; accept it, or use the device cpu; there are: {}",
+                listed()
+            )));
+        }
+    }
+    // The first of equals, in the driver's order.
+    Ok(fitting.into_iter().min_by_key(|&at| infos[at].rank(options.power)).expect("at least one fits"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn adapter(name: &str, kind: &'static str) -> AdapterInfo {
+        AdapterInfo { name: name.into(), kind, backend: "vulkan".into(), driver: String::new() }
+    }
+
+    fn chosen(names: &[(&str, &'static str)], options: GpuOptions) -> std::result::Result<String, String> {
+        let infos: Vec<AdapterInfo> = names.iter().map(|(name, kind)| adapter(name, kind)).collect();
+        choice(&infos, &options).map(|at| infos[at].name.clone()).map_err(|error| error.to_string())
+    }
+
+    const BOTH: [(&str, &str); 3] = [("Lava", "software"), ("Small", "integrated"), ("Big", "discrete")];
+
+    #[test]
+    fn power_decides_between_kinds() {
+        assert_eq!(chosen(&BOTH, GpuOptions::default()).unwrap(), "Big");
+        assert_eq!(chosen(&BOTH, GpuOptions { power: Power::Low, ..GpuOptions::default() }).unwrap(), "Small");
+    }
+
+    #[test]
+    fn a_part_of_the_name_in_any_case_decides_before_power() {
+        let named = |name: &str| GpuOptions { name: Some(name.into()), ..GpuOptions::default() };
+        assert_eq!(chosen(&BOTH, named("lav")).unwrap(), "Lava");
+        let error = chosen(&BOTH, named("none such")).unwrap_err();
+        assert!(error.contains("none such") && error.contains("Small (integrated"), "{error}");
+    }
+
+    #[test]
+    fn a_refused_software_adapter_is_an_error_that_says_so() {
+        let refusing = GpuOptions { refuse_software: true, ..GpuOptions::default() };
+        assert_eq!(chosen(&BOTH, refusing.clone()).unwrap(), "Big");
+        let error = chosen(&BOTH[..1], refusing).unwrap_err();
+        assert!(error.contains("only a software adapter"), "{error}");
+    }
+
+    #[test]
+    fn no_adapter_is_an_error_that_says_what_to_install() {
+        let error = chosen(&[], GpuOptions::default()).unwrap_err();
+        assert!(error.contains("mesa-vulkan-drivers"), "{error}");
+    }
+}
