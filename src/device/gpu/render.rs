@@ -80,6 +80,7 @@ pub fn render(program: &Program, layouts: &[&Layout], start: usize, count: usize
     for (output, number) in program.outputs().iter().enumerate() {
         line(&mut text, format_args!("out{output}[at] = t{number};"));
     }
+    words.0.resize(WORDS, 0);
     Some(Rendered { text, words: words.0, bindings })
 }
 
