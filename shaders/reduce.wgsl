@@ -19,6 +19,7 @@ struct Params {
     reduced_outer: u32,
     reduced_inner: u32,
     maximum: u32,
+    y_offset: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -52,7 +53,7 @@ fn fold(piece: u32, first: u32, step: u32) -> f32 {
 fn by_invocation(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let piece = flat_index(id, groups);
     if (piece >= params.pieces) { return; }
-    y[piece] = fold(piece, 0u, 1u);
+    y[params.y_offset + piece] = fold(piece, 0u, 1u);
 }
 
 @compute @workgroup_size(ROW_GROUP)
@@ -71,6 +72,6 @@ fn by_workgroup(
         total = row_sum(part, lane);
     }
     if (lane == 0u) {
-        y[piece] = total;
+        y[params.y_offset + piece] = total;
     }
 }

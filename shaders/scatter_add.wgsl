@@ -3,12 +3,13 @@
 // Twin of src/device/cpu/gather.rs. The language adds floats atomically nowhere, so the host inverts
 // the indices: `starts[t] .. starts[t + 1]` are the places in `positions` that name the rows for
 // target t. One invocation sums one element of one target, in the order of the rows: the same bits
-// each time.
+// each time. The targets may come in pieces, from `first` on.
 
 struct Params {
     count: u32,
     width: u32,
     offset: u32,
+    first: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -21,7 +22,7 @@ struct Params {
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let i = flat_index(id, groups);
     if (i >= params.count) { return; }
-    let target_row = i / params.width;
+    let target_row = params.first + i / params.width;
     let column = params.offset + i % params.width;
     var sum = 0.0;
     for (var j = starts[target_row]; j < starts[target_row + 1u]; j++) {

@@ -301,18 +301,22 @@ on_every_device! {
 }
 
 #[test]
-fn every_method_trains_alike_on_both_devices() {
+fn every_method_trains_alike_on_every_device() {
     every_method(|subject| {
-        let [reference, cpu] = [Device::Reference, Device::Cpu].map(|device| {
-            let model = model(&device);
+        let run = |device: &Device| {
+            let model = model(device);
             let mut trainer =
                 Trainer::new(fresh(subject, &model), AdamW::default(), Schedule::constant(0.01)).seeded(7);
             let losses: Vec<f64> =
                 (0..10).map(|_| trainer.step(|| tiny::loss(&model)).unwrap().loss).collect();
             (losses, output(&model))
-        });
-        common::compare(&cpu.0, &reference.0, 1e-5).unwrap();
-        common::compare(&cpu.1, &reference.1, 1e-4).unwrap();
+        };
+        let reference = run(&Device::Reference);
+        for device in common::fast_devices() {
+            let found = run(&device);
+            common::compare(&found.0, &reference.0, 1e-5).unwrap();
+            common::compare(&found.1, &reference.1, 1e-4).unwrap();
+        }
     });
 }
 

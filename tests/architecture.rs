@@ -218,10 +218,28 @@ fn every_kernel_is_named_after_its_variant_defined_and_handled() {
         let name = list.split(&arm).nth(1).and_then(|rest| rest.split('"').next());
         let name = name.unwrap_or_else(|| panic!("Kernel::name does not name {kernel}"));
         assert_eq!(name.replace('_', ""), kernel.to_lowercase(), "the name of Kernel::{kernel}");
-        for backend in ["device/reference.rs", "device/cpu/mod.rs"] {
+        for backend in ["device/reference.rs", "device/cpu/mod.rs", "device/gpu/record.rs"] {
             let handled = names(&source(backend).code, &format!("Kernel::{kernel}"));
             assert!(handled, "src/{backend} does not handle Kernel::{kernel}");
         }
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+        assert!(root.join(format!("{name}.wgsl")).is_file(), "shaders/{name}.wgsl is missing");
+    }
+}
+
+#[test]
+fn every_shader_says_what_it_is_for_and_is_read_into_the_library() {
+    let listed = source("device/gpu/pipeline.rs").code;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    for entry in std::fs::read_dir(root).expect("the shaders are in shaders") {
+        let path = entry.expect("an entry").path();
+        let text = std::fs::read_to_string(&path).expect("a shader is text");
+        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        assert!(text.starts_with("// "), "shaders/{name}.wgsl does not say what it is for");
+        let computes = text.contains("@compute");
+        assert!(!computes || text.contains("ne invocation") || text.contains("workgroup"), "{name}");
+        assert!(names(&listed, &name), "shaders/{name}.wgsl is not read");
+        assert!(text.lines().count() <= 200, "shaders/{name}.wgsl is long");
     }
 }
 
@@ -272,6 +290,7 @@ fn unsafe_code_stays_in_the_vector_loops() {
 const MACROS: &[(&str, &str)] = &[
     ("expr.rs", "forwards the four operators to one function"),
     ("ops/elementwise.rs", "forwards the four operators, owned and borrowed"),
+    ("device/gpu/pipeline.rs", "reads each shader's files into the library"),
     ("device/cpu/simd.rs", "compiles a function once per vector width"),
     ("device/cpu/micro_kernel.rs", "compiles the inner loop once per vector type"),
     ("device/cpu/math_tests.rs", "inlines a function into a loop per vector width"),

@@ -252,7 +252,7 @@ proptest! {
         let run = |device: &Device| elementwise("term", inputs(device).each_ref(), |x| term.record(x)).to_f64();
         let expected = run(&Device::Reference);
         let distance = 1e-5 * common::largest(&expected).max(1.0);
-        for device in common::FAST_DEVICES {
+        for device in common::fast_devices() {
             let result = common::compare(&run(&device), &expected, distance);
             prop_assert!(result.is_ok(), "{device}: {result:?}");
         }

@@ -2,10 +2,11 @@
 //!
 //! `cargo test --release --test golden -- --nocapture` runs the committed part in `tests/golden`.
 //! `ENGRAD_GOLDEN=DIR` runs another folder of the same format, `ENGRAD_DEVICE=NAME` one device
-//! instead of reference and cpu, and `-- FILTER` the cases whose id or call contains the text. The
+//! instead of all, and `-- FILTER` the cases whose id or call contains the text. The
 //! last line counts the cases over all devices; the exit status says whether all passed.
 //! Read next: `golden_support/mod.rs`.
 
+mod common;
 mod golden_support;
 
 use std::collections::BTreeMap;
@@ -51,7 +52,7 @@ fn committed() -> PathBuf {
 fn devices() -> engrad::Result<Vec<Device>> {
     match std::env::var("ENGRAD_DEVICE") {
         Ok(name) => Ok(vec![name.parse()?]),
-        Err(_) => Ok(vec![Device::Reference, Device::Cpu]),
+        Err(_) => Ok(common::devices()),
     }
 }
 

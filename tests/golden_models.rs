@@ -2,10 +2,11 @@
 //!
 //! A small BERT and its values are committed under `tests/golden` (made by
 //! `tools/make_tiny_golden.py`). `ENGRAD_GOLDEN=DIR` adds all-MiniLM-L6-v2, whose files are looked
-//! for in `DIR/../models`. `ENGRAD_DEVICE=reference|cpu` restricts the run to one device.
+//! for in `DIR/../models`. `ENGRAD_DEVICE=reference|cpu|gpu` restricts the run to one device.
 //! Each line says how far the largest error is from zero, relative to the largest magnitude stored;
 //! the last one counts.
 
+mod common;
 mod stored;
 mod zoo;
 
@@ -83,8 +84,11 @@ fn main() {
         None => println!("skipped: all-MiniLM-L6-v2 (set ENGRAD_GOLDEN to a folder of references)"),
     }
     let only = std::env::var("ENGRAD_DEVICE").unwrap_or_default();
-    let devices = [("reference", Device::Reference), ("cpu", Device::Cpu)];
-    let devices: Vec<_> = devices.into_iter().filter(|(name, _)| only.is_empty() || *name == only).collect();
+    let devices: Vec<(String, Device)> = common::devices()
+        .into_iter()
+        .map(|device| (device.to_string(), device))
+        .filter(|(name, _)| only.is_empty() || *name == only)
+        .collect();
     zoo::run(Path::new("tests/golden"), &devices, &mut report);
     if let Some(golden) = std::env::var_os("ENGRAD_GOLDEN") {
         zoo::run(Path::new(&golden), &devices, &mut report);

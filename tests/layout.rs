@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{FAST_DEVICES, compare, largest};
+use common::{compare, devices, fast_devices, largest};
 use engrad::layout::{Layout, broadcast};
 use engrad::{Device, Ids, Rng, Tensor};
 use proptest::prelude::*;
@@ -193,7 +193,7 @@ proptest! {
         sizes in sizes(),
         views in prop::collection::vec(view(), 1..8),
     ) {
-        for device in [Device::Reference, Device::Cpu] {
+        for device in devices() {
             let mut model = Model::counting(&sizes);
             let mut x = Tensor::new(&model.values, &sizes, &device);
             for view in &views {
@@ -274,7 +274,7 @@ fn agree(
 ) -> Result<(), TestCaseError> {
     let expected = f(&viewed(sizes, views, axes, &Device::Reference));
     let values = expected.to_f64();
-    for device in FAST_DEVICES {
+    for device in fast_devices() {
         let found = f(&viewed(sizes, views, axes, &device));
         prop_assert_eq!(found.sizes(), expected.sizes());
         let result = compare(&found.to_f64(), &values, 1e-5 * largest(&values).max(1.0));

@@ -1,5 +1,6 @@
 //! Modules: names, freezing, patterns, summaries, and what loading and batching accept.
 
+mod common;
 mod tiny;
 
 use std::collections::BTreeMap;
@@ -135,7 +136,7 @@ proptest! {
 #[test]
 fn saving_and_loading_restores_every_bit() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    for device in [Device::Reference, Device::Cpu] {
+    for device in common::devices() {
         let (one, other) =
             (encoder(&device), Encoder::new(&tiny::config(), &mut Rng::seeded(2), &device).unwrap());
         files::save(file.path(), &one).unwrap();
@@ -229,7 +230,7 @@ fn half_and_double_precision_and_integers_are_read() {
         all.iter().map(|(name, dtype, bytes)| (*name, TensorView::new(*dtype, vec![3], bytes).unwrap()));
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), safetensors::serialize(views, None).unwrap()).unwrap();
-    for device in [Device::Reference, Device::Cpu] {
+    for device in common::devices() {
         let read = files::read(file.path(), &device).unwrap().tensors;
         assert_eq!(read.keys().collect::<Vec<_>>(), ["b", "d", "f", "h"], "integers are buffers");
         assert!(read.values().all(|tensor| tensor.to_f64() == values));
@@ -346,7 +347,7 @@ fn a_model_too_large_for_any_memory_is_refused_before_it_costs_any() {
 
 #[test]
 fn an_encoder_comes_back_from_the_directory_it_was_saved_in() {
-    for device in [Device::Reference, Device::Cpu] {
+    for device in common::devices() {
         let folder = tempfile::tempdir().unwrap();
         let directory = folder.path().join("new/model");
         let saved = encoder(&device);

@@ -28,9 +28,13 @@ fn check(text: &str) -> Result<(), String> {
         variables.map(|(_, variable)| layouter[variable.ty].size).sum()
     };
     let storage = module.global_variables.iter();
-    let storage = storage.filter(|(_, variable)| matches!(variable.space, AddressSpace::Storage { .. })).count();
+    let storage =
+        storage.filter(|(_, variable)| matches!(variable.space, AddressSpace::Storage { .. })).count();
     if size(AddressSpace::WorkGroup) > WORKGROUP_MEMORY || storage > STORAGE_BUFFERS {
-        return Err(format!("{} bytes of workgroup memory, {storage} storage buffers", size(AddressSpace::WorkGroup)));
+        return Err(format!(
+            "{} bytes of workgroup memory, {storage} storage buffers",
+            size(AddressSpace::WorkGroup)
+        ));
     }
     for entry in &module.entry_points {
         let invocations: u32 = entry.workgroup_size.iter().product();
@@ -49,12 +53,15 @@ fn translate(module: &naga::Module, info: &naga::valid::ModuleInfo, entry: &str)
     let stage = naga::ShaderStage::Compute;
     let options = back::spv::Options { lang_version: (1, 3), ..Default::default() };
     let pipeline = back::spv::PipelineOptions { shader_stage: stage, entry_point: entry.into() };
-    back::spv::write_vec(module, info, &options, Some(&pipeline)).map_err(|error| format!("SPIR-V: {error}"))?;
+    back::spv::write_vec(module, info, &options, Some(&pipeline))
+        .map_err(|error| format!("SPIR-V: {error}"))?;
 
-    let options = back::msl::Options { fake_missing_bindings: true, lang_version: (2, 4), ..Default::default() };
-    let pipeline = back::msl::PipelineOptions { entry_point: Some((stage, entry.into())), ..Default::default() };
-    let (text, translated) =
-        back::msl::write_string(module, info, &options, &pipeline).map_err(|error| format!("MSL: {error}"))?;
+    let options =
+        back::msl::Options { fake_missing_bindings: true, lang_version: (2, 4), ..Default::default() };
+    let pipeline =
+        back::msl::PipelineOptions { entry_point: Some((stage, entry.into())), ..Default::default() };
+    let (text, translated) = back::msl::write_string(module, info, &options, &pipeline)
+        .map_err(|error| format!("MSL: {error}"))?;
     assert!(!text.is_empty());
     for name in translated.entry_point_names {
         name.map_err(|error| format!("MSL: {error}"))?;

@@ -67,14 +67,15 @@ impl std::str::FromStr for Device {
 }
 
 impl Device {
-    /// Opens the GPU that the environment asks for ([`gpu::GpuOptions::from_environment`]), or the
-    /// fastest kind there is. Clones share it; each call opens one of its own.
+    /// The GPU that the environment asks for ([`gpu::GpuOptions::from_environment`]), or the fastest
+    /// kind there is. It is shared while somebody holds it; after a failure the next call opens a new
+    /// one.
     ///
     /// **Errors** when there is none that fits, or when it cannot be opened. [`gpu::adapters`] lists
     /// what there is.
     #[cfg(feature = "gpu")]
     pub fn gpu() -> Result<Device> {
-        Ok(Device::Gpu(gpu::Gpu::open(&gpu::GpuOptions::from_environment()?)?))
+        Ok(Device::Gpu(gpu::Gpu::shared()?))
     }
 
     /// Waits until everything asked of the device so far is done.

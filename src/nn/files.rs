@@ -89,8 +89,8 @@ pub fn write(
     metadata: HashMap<String, String>,
 ) -> Result<()> {
     let path = path.as_ref();
-    let views: Vec<(&String, Stored)> =
-        tensors.iter().map(|(name, tensor)| (name, Stored::new(tensor))).collect();
+    let stored = |(name, tensor)| Ok((name, Stored::new(tensor)?));
+    let views = tensors.iter().map(stored).collect::<Result<Vec<(&String, Stored)>>>()?;
     let bytes = safetensors::serialize(views, Some(metadata))
         .map_err(|error| Error::format(path, format!("cannot be written: {error}")))?;
     write_whole(path, &bytes)
@@ -122,12 +122,14 @@ struct Stored {
 }
 
 impl Stored {
-    fn new(tensor: &Tensor) -> Stored {
+    fn new(tensor: &Tensor) -> Result<Stored> {
         let (dtype, bytes) = match tensor.device() {
-            Device::Reference => (Dtype::F64, tensor.to_f64().iter().flat_map(|x| x.to_le_bytes()).collect()),
-            _ => (Dtype::F32, tensor.to_vec().iter().flat_map(|x| x.to_le_bytes()).collect()),
+            Device::Reference => {
+                (Dtype::F64, tensor.read_f64()?.iter().flat_map(|x| x.to_le_bytes()).collect())
+            }
+            _ => (Dtype::F32, tensor.read()?.iter().flat_map(|x| x.to_le_bytes()).collect()),
         };
-        Stored { dtype, sizes: tensor.sizes().to_vec(), bytes }
+        Ok(Stored { dtype, sizes: tensor.sizes().to_vec(), bytes })
     }
 }
 

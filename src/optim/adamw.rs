@@ -82,7 +82,7 @@ impl Optimizer for AdamW {
             return Ok(());
         }
         let [mean, square, steps] = stored(param, state, ["mean", "square", "steps"])?;
-        let steps = steps.item();
+        let steps = steps.read_item()?;
         // The file holds the count as f32, which is exact up to here.
         if !(0.0..=f64::from(1 << 24)).contains(&steps) || steps.fract() != 0.0 {
             return Err(Error::Names(format!("optimiser state steps is {steps}, expected a count")));

@@ -1,20 +1,24 @@
 //! Keeping gradients from growing without bound (arXiv 1211.5063).
 
+use crate::error::Result;
 use crate::nn::Param;
 use crate::tensor::Tensor;
 use crate::tensor::autograd::Gradients;
 
 /// The Euclidean length of all gradients of `params` together. Waits for the device.
-pub fn global_norm(gradients: &Gradients, params: &[Param]) -> f64 {
+///
+/// **Errors** when the device has failed.
+pub fn global_norm(gradients: &Gradients, params: &[Param]) -> Result<f64> {
     let squares: Vec<Tensor> = params
         .iter()
         .filter_map(|param| gradients.of(&param.value()))
         .map(|gradient| gradient.square().sum(..))
         .collect();
-    match squares.is_empty() {
-        true => 0.0,
-        false => Tensor::stack(&squares.iter().collect::<Vec<_>>(), 0).to_f64().iter().sum::<f64>().sqrt(),
+    if squares.is_empty() {
+        return Ok(0.0);
     }
+    let squares = Tensor::stack(&squares.iter().collect::<Vec<_>>(), 0).read_f64()?;
+    Ok(squares.iter().sum::<f64>().sqrt())
 }
 
 /// The factor that brings a norm down to `limit`; 1 if it is not above.

@@ -184,15 +184,23 @@ impl Tensor {
         self.read_f64().unwrap_or_else(|error| panic!("to_f64: {error}"))
     }
 
-    /// The value of a tensor with one element. Waits for the device.
+    /// As [`Tensor::read_item`].
     ///
-    /// **Panics** when there are more or fewer, or when the device has failed.
+    /// **Panics** when there are more elements or fewer, or when the device has failed.
     #[track_caller]
     pub fn item(&self) -> f64 {
+        self.read_item().unwrap_or_else(|error| panic!("item: {error}"))
+    }
+
+    /// The value of a tensor with one element. Waits for the device.
+    ///
+    /// **Errors** when the device has failed. **Panics** when there are more elements or fewer.
+    #[track_caller]
+    pub fn read_item(&self) -> Result<f64> {
         if self.count() != 1 {
             refuse("item", format_args!("sizes {:?} hold {} elements, not one", self.sizes(), self.count()));
         }
-        self.to_f64()[0]
+        Ok(self.read_f64()?[0])
     }
 
     /// The values as an ndarray.

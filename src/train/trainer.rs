@@ -178,7 +178,7 @@ impl<T: Trainable, O: Optimizer> Trainer<T, O> {
             if let Some(penalty) = self.subject.penalty() {
                 value = value + penalty;
             }
-            let number = value.item();
+            let number = value.read_item()?;
             if !number.is_finite() {
                 let step = self.step;
                 return Err(Error::NotFinite(format!(
@@ -215,7 +215,7 @@ impl<T: Trainable, O: Optimizer> Trainer<T, O> {
         let Some(limit) = self.clip else { return Ok(None) };
         let params: Vec<Param> =
             groups.iter().flat_map(|group| &group.params).map(|(_, p)| p.clone()).collect();
-        let norm = clip::global_norm(gradients, &params);
+        let norm = clip::global_norm(gradients, &params)?;
         if !norm.is_finite() {
             return Err(Error::NotFinite(format!("the gradients of step {} have length {norm}", self.step)));
         }

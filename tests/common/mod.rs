@@ -9,7 +9,14 @@ pub mod table;
 use engrad::{Device, Rng, Tensor};
 
 /// The devices that are held to `Reference`. A new device is added here and in the two lists below.
-pub const FAST_DEVICES: [Device; 1] = [Device::Cpu];
+pub fn fast_devices() -> Vec<Device> {
+    [Some(Device::Cpu), gpu()].into_iter().flatten().collect()
+}
+
+/// Every device.
+pub fn devices() -> Vec<Device> {
+    [vec![Device::Reference], fast_devices()].concat()
+}
 
 /// A module with one test per device, so that results read `name::cpu`.
 macro_rules! test_on {

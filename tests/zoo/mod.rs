@@ -16,7 +16,7 @@ use crate::Report;
 use crate::stored::{Stored, deviation};
 
 /// Checks every folder of `golden/models` that is of a known kind.
-pub fn run(golden: &Path, devices: &[(&str, Device)], report: &mut Report) {
+pub fn run(golden: &Path, devices: &[(String, Device)], report: &mut Report) {
     let mut folders: Vec<_> = std::fs::read_dir(golden.join("models"))
         .expect("the golden folder has models")
         .map(|entry| entry.expect("readable").path())

@@ -28,6 +28,9 @@ pub struct GpuOptions {
     pub name: Option<String>,
     /// Whether an adapter that computes on the processor is an error.
     pub refuse_software: bool,
+    /// Bytes of one buffer that a shader binds at once, where less than the adapter allows; larger
+    /// arrays are worked on in pieces. Meant for tests.
+    pub binding_limit: Option<u64>,
 }
 
 impl GpuOptions {
@@ -49,6 +52,7 @@ impl GpuOptions {
             power: if word("ENGRAD_GPU_POWER", ["high", "low"])? { Power::Low } else { Power::High },
             name: std::env::var("ENGRAD_GPU_NAME").ok().filter(|name| !name.is_empty()),
             refuse_software: word("ENGRAD_GPU_SOFTWARE", ["accept", "refuse"])?,
+            binding_limit: None,
         })
     }
 }
@@ -118,8 +122,10 @@ fn found() -> Vec<wgpu::Adapter> {
 pub struct Context {
     /// What was opened.
     pub info: AdapterInfo,
-    /// What the adapter can hold and bind at once.
-    pub limits: wgpu::Limits,
+    /// Bytes of the largest buffer it can hold.
+    pub buffer_limit: u64,
+    /// Bytes of one buffer that a shader can bind.
+    pub binding_limit: u64,
     /// Makes buffers, pipelines and encoders.
     pub device: wgpu::Device,
     /// Takes finished encoders.
@@ -143,7 +149,9 @@ impl Context {
             wgpu::DeviceDescriptor { required_limits: limits.clone(), ..wgpu::DeviceDescriptor::default() };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
             .map_err(|error| refused(error.to_string()))?;
-        Ok(Context { info, limits, device, queue })
+        let binding_limit = limits.max_storage_buffer_binding_size;
+        let binding_limit = options.binding_limit.map_or(binding_limit, |limit| limit.min(binding_limit));
+        Ok(Context { info, buffer_limit: limits.max_buffer_size, binding_limit, device, queue })
     }
 }
 
@@ -186,45 +194,5 @@ fn choice(infos: &[AdapterInfo], options: &GpuOptions) -> Result<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn adapter(name: &str, kind: &'static str) -> AdapterInfo {
-        AdapterInfo { name: name.into(), kind, backend: "vulkan".into(), driver: String::new() }
-    }
-
-    fn chosen(names: &[(&str, &'static str)], options: GpuOptions) -> std::result::Result<String, String> {
-        let infos: Vec<AdapterInfo> = names.iter().map(|(name, kind)| adapter(name, kind)).collect();
-        choice(&infos, &options).map(|at| infos[at].name.clone()).map_err(|error| error.to_string())
-    }
-
-    const BOTH: [(&str, &str); 3] = [("Lava", "software"), ("Small", "integrated"), ("Big", "discrete")];
-
-    #[test]
-    fn power_decides_between_kinds() {
-        assert_eq!(chosen(&BOTH, GpuOptions::default()).unwrap(), "Big");
-        assert_eq!(chosen(&BOTH, GpuOptions { power: Power::Low, ..GpuOptions::default() }).unwrap(), "Small");
-    }
-
-    #[test]
-    fn a_part_of_the_name_in_any_case_decides_before_power() {
-        let named = |name: &str| GpuOptions { name: Some(name.into()), ..GpuOptions::default() };
-        assert_eq!(chosen(&BOTH, named("lav")).unwrap(), "Lava");
-        let error = chosen(&BOTH, named("none such")).unwrap_err();
-        assert!(error.contains("none such") && error.contains("Small (integrated"), "{error}");
-    }
-
-    #[test]
-    fn a_refused_software_adapter_is_an_error_that_says_so() {
-        let refusing = GpuOptions { refuse_software: true, ..GpuOptions::default() };
-        assert_eq!(chosen(&BOTH, refusing.clone()).unwrap(), "Big");
-        let error = chosen(&BOTH[..1], refusing).unwrap_err();
-        assert!(error.contains("only a software adapter"), "{error}");
-    }
-
-    #[test]
-    fn no_adapter_is_an_error_that_says_what_to_install() {
-        let error = chosen(&[], GpuOptions::default()).unwrap_err();
-        assert!(error.contains("mesa-vulkan-drivers"), "{error}");
-    }
-}
+#[path = "context_tests.rs"]
+mod tests;

@@ -150,8 +150,8 @@ impl Memory {
     }
 
     /// The buffer, or why there is none.
-    pub(super) fn buffer(&self) -> Result<&wgpu::Buffer, &Arc<str>> {
-        self.buffer.as_ref()
+    pub(super) fn buffer(&self) -> Result<&wgpu::Buffer, Arc<str>> {
+        self.buffer.as_ref().map_err(Arc::clone)
     }
 }
 
@@ -171,7 +171,7 @@ mod tests {
     fn a_size_class_wastes_at_most_a_quarter_and_is_its_own_class() {
         for bytes in (0..100_000).step_by(4) {
             let size = class(bytes);
-            assert!(size >= bytes && size % 256 == 0);
+            assert!(size >= bytes && size.is_multiple_of(256));
             assert!(size <= 512 || (size - bytes) * 4 <= bytes, "{bytes} in {size}");
             assert_eq!(class(size), size);
         }

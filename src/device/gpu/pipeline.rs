@@ -27,6 +27,11 @@ shaders! {
     arg_sort: common, order;
     recurrence: common;
     matmul_naive: common, matmul;
+    matmul_tiled: common, matmul;
+    matmul_blocked: common, matmul;
+    matmul_direct: common, matmul;
+    matmul_thin: common, matmul;
+    matmul_vector: common, rows, matmul;
     concat: common;
     gather: common;
     scatter_add: common;

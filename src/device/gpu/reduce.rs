@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
-use super::{Gpu, Memory, contiguous, launch_entry, memory, per_element, reserve};
+use super::matmul::halves;
+use super::record::{Recorded, Window, contiguous, launch, per_element};
+use super::{Gpu, Memory, reserve};
 use crate::device::array::{Array, Buffer};
 use crate::device::kernel::Reduction;
 use crate::layout::Layout;
@@ -13,48 +15,85 @@ use crate::layout::Layout;
 const WORKGROUP_WIDTH: usize = 32;
 
 /// Folds `axes` of `x`.
-pub fn run(gpu: &Arc<Gpu>, op: Reduction, x: &Array, axes: &[usize], y: &Memory) {
+pub fn run(gpu: &Arc<Gpu>, op: Reduction, x: &Array, axes: &[usize], y: &Arc<Memory>) -> Recorded {
+    let mut sizes = x.sizes().to_vec();
+    axes.iter().for_each(|&axis| sizes[axis] = 1);
+    fold(gpu, op, x, axes, &array(y, sizes))
+}
+
+fn array(memory: &Arc<Memory>, sizes: Vec<usize>) -> Array {
+    Array::new(Layout::contiguous(sizes), Buffer::Gpu(memory.clone()))
+}
+
+/// The reduction as one dispatch, or cut in two where an array is too large to be bound.
+fn fold(gpu: &Arc<Gpu>, op: Reduction, x: &Array, axes: &[usize], y: &Array) -> Recorded {
+    if [x, y].into_iter().all(|x| Window::of_view(x).0.fits()) {
+        return dispatch(gpu, op, x, axes, y);
+    }
+    let reach = |&axis: &usize| (x.sizes()[axis] as isize - 1) * x.layout().strides()[axis].abs();
+    let axis = (0..x.sizes().len()).max_by_key(reach).expect("a scalar fits");
+    let [one, other] = halves(x, axis)?;
+    if !axes.contains(&axis) {
+        let [y, rest] = halves(y, axis)?;
+        fold(gpu, op, &one, axes, &y)?;
+        return fold(gpu, op, &other, axes, &rest);
+    }
+    // The result of each half, then of both.
+    let results = array(&reserve(gpu, 2 * y.layout().count())?, [&[2], y.sizes()].concat());
+    let result = |at| results.view(results.layout().slice(0, at, at + 1, 1).squeeze(0));
+    fold(gpu, op, &one, axes, &result(0))?;
+    fold(gpu, op, &other, axes, &result(1))?;
+    fold(gpu, op, &results, &[0], y)
+}
+
+fn dispatch(gpu: &Arc<Gpu>, op: Reduction, x: &Array, axes: &[usize], y: &Array) -> Recorded {
+    if !y.layout().is_contiguous() {
+        return Err(Arc::from(format!("a reduction of {:?} cannot be cut for its shaders", x.sizes())));
+    }
     let kept: Vec<usize> = (0..x.sizes().len()).filter(|axis| !axes.contains(axis)).collect();
     let (kept, reduced) = match (Walk::of(x.layout(), &kept), Walk::of(x.layout(), axes)) {
         (Some(kept), Some(reduced)) => (kept, reduced),
         _ => {
             let dense = contiguous(&x.view(x.layout().permute(&[&kept[..], axes].concat())));
             let last: Vec<usize> = (kept.len()..x.sizes().len()).collect();
-            return run(gpu, op, &dense, &last, y);
+            return dispatch(gpu, op, &dense, &last, y);
         }
     };
     let (outputs, width) = (kept.count, reduced.count);
-    let by_workgroup =
-        width >= WORKGROUP_WIDTH && (outputs == 1 || reduced.inner.unsigned_abs() <= kept.inner.unsigned_abs());
-    // Few long reductions are cut, so that the whole GPU has something to do; the pieces have sizes
-    // that depend on nothing but the sizes of `x`.
-    let (piece, pieces) = if by_workgroup { (4096, 1024) } else { (64, 16_384) };
-    let chunks = (width / piece).clamp(1, usize::div_ceil(pieces, outputs));
-    let partial = (chunks > 1).then(|| reserve(gpu, outputs * chunks));
+    let terms_lie_closer = reduced.inner.unsigned_abs() <= kept.inner.unsigned_abs();
+    let by_workgroup = width >= WORKGROUP_WIDTH && (outputs == 1 || terms_lie_closer);
+    // Few long reductions are cut, so that the whole GPU has something to do; into how many pieces
+    // depends on the sizes alone, and so does the result.
+    let (shortest, most) = if by_workgroup { (4096, 1024) } else { (64, 16_384_usize) };
+    let chunks = (width / shortest).clamp(1, most.div_ceil(outputs));
+    let partial = match chunks {
+        1 => None,
+        _ => Some(array(&reserve(gpu, outputs * chunks)?, vec![outputs, chunks])),
+    };
+    let (source, offset) = Window::of_view(x);
+    let (target, y_offset) = Window::of_view(partial.as_ref().unwrap_or(y));
     let params = [
-        (outputs * chunks) as u32,
-        chunks as u32,
-        width.div_ceil(chunks) as u32,
-        width as u32,
-        x.layout().offset() as u32,
-        kept.size as u32,
-        kept.outer as u32,
-        kept.inner as u32,
-        reduced.size as u32,
-        reduced.outer as u32,
-        reduced.inner as u32,
-        u32::from(op == Reduction::Max),
-    ];
+        outputs * chunks,
+        chunks,
+        width.div_ceil(chunks),
+        width,
+        offset,
+        kept.size,
+        kept.outer as usize,
+        kept.inner as usize,
+        reduced.size,
+        reduced.outer as usize,
+        reduced.inner as usize,
+        usize::from(op == Reduction::Max),
+        y_offset,
+    ]
+    .map(|word| word as u32);
     let (entry, groups) = match by_workgroup {
         true => ("by_workgroup", outputs * chunks),
-        false => ("by_invocation", per_element((outputs * chunks) as u32)),
+        false => ("by_invocation", per_element(outputs * chunks)),
     };
-    let target = partial.as_ref().unwrap_or(y);
-    launch_entry(gpu, "reduce", entry, &params, &[memory(x)], &[target], groups, 0);
-    if let Some(partial) = partial {
-        let partial = Array::new(Layout::contiguous([outputs, chunks]), Buffer::Gpu(Arc::new(partial)));
-        run(gpu, op, &partial, &[1], y);
-    }
+    launch(gpu, "reduce", entry, &params, &[source], &[target], groups)?;
+    partial.map_or(Ok(()), |partial| dispatch(gpu, op, &partial, &[1], y))
 }
 
 /// How a group of axes is walked: as two axes, the inner one of `size`.

@@ -49,14 +49,16 @@ pub fn render(program: &Program, layouts: &[&Layout], start: usize, count: usize
     room(program, layouts)?;
     let mut text = String::with_capacity(1024);
     for (input, binding) in (0..layouts.len()).zip(1..) {
-        line(&mut text, format_args!(
-            "@group(0) @binding({binding}) var<storage, read> in{input}: array<f32>;"
-        ));
+        line(
+            &mut text,
+            format_args!("@group(0) @binding({binding}) var<storage, read> in{input}: array<f32>;"),
+        );
     }
     for (output, binding) in (0..program.outputs().len()).zip(layouts.len() + 1..) {
-        line(&mut text, format_args!(
-            "@group(0) @binding({binding}) var<storage, read_write> out{output}: array<f32>;"
-        ));
+        line(
+            &mut text,
+            format_args!("@group(0) @binding({binding}) var<storage, read_write> out{output}: array<f32>;"),
+        );
     }
     let bindings = text.len();
     let mut words = Words(vec![count as u32, start as u32]);

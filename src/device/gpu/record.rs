@@ -1,0 +1,405 @@
+//! From a kernel to dispatches: which shader, which parameters, how many workgroups.
+//!
+//! Row kernels take dense rows; what lies otherwise is copied first. A shader binds a limited part of
+//! a buffer, so every kernel works on windows: one for everything in the usual case, several where a
+//! vocabulary or its logits outgrow a binding.
+//! Read next: `matmul.rs`, `reduce.rs`.
+
+use std::sync::Arc;
+
+use super::pipeline::{self, Pipeline, Recipe};
+use super::queue::Dispatch;
+use super::render::{self, Rendered};
+use super::{Gpu, Memory, matmul, memory, reduce, reserve, run, upload_words};
+use crate::device::array::{Array, Ids};
+use crate::device::kernel::Kernel;
+use crate::expr::Program;
+use crate::layout::Layout;
+
+/// Invocations per workgroup where each works for itself: `ELEMENT_GROUP` of `common.wgsl`.
+const ELEMENT_GROUP: usize = 256;
+/// Windows begin at multiples of this many elements: 256 bytes, which every adapter accepts.
+const ALIGNMENT: usize = 64;
+/// Elements of the runs that sorting begins with.
+const RUN: usize = 64;
+
+/// Done, or why the result cannot be computed.
+pub type Recorded = Result<(), Arc<str>>;
+
+/// Records a kernel with at least one element to compute.
+pub fn record(gpu: &Arc<Gpu>, kernel: &Kernel, outputs: &[Arc<Memory>]) -> Recorded {
+    match (kernel, outputs) {
+        (Kernel::Elementwise { program, inputs, .. }, _) => elementwise(gpu, program, inputs, outputs),
+        (Kernel::Reduce { op, x, axes }, [y]) => reduce::run(gpu, *op, x, axes, y),
+        (Kernel::MatMul { a, b, scale, add }, [y]) => matmul::run(gpu, a, b, *scale as f32, *add, y),
+        (Kernel::Concat { parts, axis }, [y]) => concat(gpu, parts, *axis, y),
+        (Kernel::Gather { table, ids }, [y]) => gather(gpu, table, ids, y),
+        (Kernel::ScatterAdd { rows, ids, count }, [y]) => scatter_add(gpu, rows, ids, *count, y),
+        (Kernel::ArgSort { x, descending }, [y]) => arg_sort(gpu, x, *descending, y),
+        (Kernel::ArgMax { x }, _) => by_rows(gpu, "arg_max", Each::Group, &[x], &[], &[], outputs),
+        (Kernel::Recurrence { decay, input }, _) => {
+            by_rows(gpu, "recurrence", Each::Invocation, &[input, decay], &[], &[], outputs)
+        }
+        (Kernel::Softmax { x }, _) => by_rows(gpu, "softmax", Each::Group, &[x], &[], &[], outputs),
+        (Kernel::SoftmaxGrad { y, g }, _) => {
+            by_rows(gpu, "softmax_grad", Each::Group, &[y, g], &[], &[], outputs)
+        }
+        (Kernel::Normalise { x, eps, centred }, _) => {
+            let settings = [(*eps as f32).to_bits(), u32::from(*centred)];
+            by_rows(gpu, "normalise", Each::Group, &[x], &[], &settings, outputs)
+        }
+        (Kernel::NormaliseGrad { y, rstd, g, centred }, _) => {
+            by_rows(gpu, "normalise_grad", Each::Group, &[y, rstd, g], &[], &[u32::from(*centred)], outputs)
+        }
+        (Kernel::CrossEntropy { logits, targets }, _) => {
+            by_rows(gpu, "cross_entropy", Each::Group, &[logits], &[targets], &[], outputs)
+        }
+        (Kernel::CrossEntropyGrad { logits, log_sum, targets, g }, _) => {
+            // One number for each row is a row of one.
+            let [log_sum, g] = [log_sum, g].map(|x| x.view(x.layout().unsqueeze(x.sizes().len())));
+            let inputs = [*logits, &log_sum, &g];
+            by_rows(gpu, "cross_entropy_grad", Each::Element, &inputs, &[targets], &[], outputs)
+        }
+        _ => unreachable!("as many outputs as Kernel::output_sizes says"),
+    }
+}
+
+/// What works on one row, or on less.
+#[derive(Clone, Copy, PartialEq)]
+enum Each {
+    /// A workgroup on each row.
+    Group,
+    /// An invocation on each row.
+    Invocation,
+    /// An invocation on each element.
+    Element,
+}
+
+/// A kernel that works on each row by itself. The first input gives the width; `ids` hold one index
+/// for each row. Parameters are: rows (or elements), width, the offset of each input, `settings`.
+fn by_rows(
+    gpu: &Arc<Gpu>,
+    shader: &str,
+    each: Each,
+    inputs: &[&Array],
+    ids: &[&Ids],
+    settings: &[u32],
+    outputs: &[Arc<Memory>],
+) -> Recorded {
+    let inputs: Vec<Rows> = inputs.iter().map(|x| Rows::of(x)).collect();
+    let ids: Vec<Memory> = ids.iter().map(|ids| upload_words(gpu, ids.values())).collect();
+    let (count, width) = (inputs[0].count, inputs[0].width);
+    // Outputs and indices as rows too.
+    let written: Vec<(&Memory, usize)> = outputs.iter().map(|y| (&**y, y.len() / count)).collect();
+    let listed: Vec<(&Memory, usize)> = ids.iter().map(|list| (list, 1)).collect();
+    let widths = inputs.iter().map(|x| x.width).chain(written.iter().map(|&(_, width)| width));
+    for (first, rows) in pieces(gpu, count, widths.max().unwrap_or(1))? {
+        let mut params = vec![(if each == Each::Element { rows * width } else { rows }) as u32, width as u32];
+        let mut bound = Vec::new();
+        for x in &inputs {
+            let (window, offset) = x.window(first, rows);
+            params.push(offset as u32);
+            bound.push(window);
+        }
+        params.extend(settings);
+        let part = |&(memory, width): &(_, usize)| Window::aligned(memory, first * width, rows * width);
+        bound.extend(listed.iter().map(part));
+        let targets: Vec<Window> = written.iter().map(part).collect();
+        let groups = match each {
+            Each::Group => rows,
+            Each::Invocation => per_element(rows),
+            Each::Element => per_element(rows * width),
+        };
+        launch(gpu, shader, "main", &params, &bound, &targets, groups)?;
+    }
+    Ok(())
+}
+
+/// Cuts `count` rows of at most `width` elements into (first, rows), as few as bindings allow.
+fn pieces(gpu: &Gpu, count: usize, width: usize) -> Result<Vec<(usize, usize)>, Arc<str>> {
+    // An input's own offset may push its window's start down to the alignment.
+    let room = gpu.bindable().saturating_sub(ALIGNMENT);
+    if count * width <= room {
+        return Ok(vec![(0, count)]);
+    }
+    // Whole multiples of the alignment, so that windows of every width begin where their rows do.
+    let most = room / width / ALIGNMENT * ALIGNMENT;
+    if most == 0 {
+        return Err(Arc::from(format!("rows of {width} elements are too wide for its shaders to bind")));
+    }
+    Ok((0..count).step_by(most).map(|first| (first, most.min(count - first))).collect())
+}
+
+/// A dense array seen as rows.
+struct Rows {
+    dense: Array,
+    count: usize,
+    width: usize,
+}
+
+impl Rows {
+    /// Rows along the last axis.
+    fn of(x: &Array) -> Rows {
+        Rows::behind(x, x.sizes().len().saturating_sub(1))
+    }
+
+    /// Rows of all elements behind the first `axes` axes.
+    fn behind(x: &Array, axes: usize) -> Rows {
+        let (outer, inner) = x.sizes().split_at(axes);
+        Rows { dense: contiguous(x), count: outer.iter().product(), width: inner.iter().product() }
+    }
+
+    /// The window that holds some of the rows, and where in it they begin.
+    fn window(&self, first: usize, rows: usize) -> (Window<'_>, usize) {
+        let start = self.dense.layout().offset() + first * self.width;
+        Window::of(memory(&self.dense), start, rows * self.width)
+    }
+}
+
+/// The part of a buffer that a shader binds.
+#[derive(Clone, Copy)]
+pub struct Window<'a> {
+    memory: &'a Memory,
+    start: usize,
+    end: usize,
+}
+
+impl<'a> Window<'a> {
+    /// The window for `count` elements from `start` on, and where in it they begin. A buffer that can
+    /// be bound is bound as a whole.
+    pub fn of(memory: &'a Memory, start: usize, count: usize) -> (Window<'a>, usize) {
+        if memory.len() <= memory.gpu().bindable() {
+            return (Window { memory, start: 0, end: memory.len() }, start);
+        }
+        let aligned = start / ALIGNMENT * ALIGNMENT;
+        (Window { memory, start: aligned, end: start + count }, start - aligned)
+    }
+
+    /// The window of exactly `count` elements from `start` on, which lies at the alignment.
+    fn aligned(memory: &'a Memory, start: usize, count: usize) -> Window<'a> {
+        debug_assert_eq!(start % ALIGNMENT, 0);
+        Window { memory, start, end: start + count }
+    }
+
+    /// The window for all that a view touches, and where in it the view's first element lies.
+    pub fn of_view(x: &'a Array) -> (Window<'a>, usize) {
+        let (low, high) = x.layout().span().unwrap_or((0, 0));
+        let (window, offset) = Window::of(memory(x), low as usize, (high - low) as usize);
+        (window, offset + x.layout().offset() - low as usize)
+    }
+
+    /// Whether it can be bound.
+    pub fn fits(&self) -> bool {
+        self.end - self.start <= self.memory.gpu().bindable()
+    }
+}
+
+/// Workgroups when each invocation does one of `count` things.
+pub fn per_element(count: usize) -> usize {
+    count.div_ceil(ELEMENT_GROUP)
+}
+
+/// The array itself if it is contiguous, else a contiguous copy.
+pub fn contiguous(x: &Array) -> Array {
+    if x.layout().is_contiguous() {
+        return x.clone();
+    }
+    let program = Program::build(|[x]| x);
+    let copy = Kernel::Elementwise { program: &program, inputs: &[x], sizes: x.sizes() };
+    run(memory(x).gpu(), &copy).pop().expect("an elementwise kernel with one output")
+}
+
+/// Makes every element `value`.
+pub fn fill(gpu: &Arc<Gpu>, value: f64, y: &Arc<Memory>) -> Recorded {
+    elementwise(gpu, &Program::constant(value), &[], std::slice::from_ref(y))
+}
+
+fn elementwise(gpu: &Arc<Gpu>, program: &Program, inputs: &[&Array], outputs: &[Arc<Memory>]) -> Recorded {
+    let count = outputs[0].len();
+    for (first, count) in pieces(gpu, count, 1)? {
+        let mut windows = Vec::with_capacity(inputs.len());
+        let mut layouts = Vec::with_capacity(inputs.len());
+        for x in inputs {
+            let layout = x.layout();
+            // Of a dense input the window holds this piece, so its offset counts from the piece's
+            // start; any other input is bound as far as it reaches.
+            let (window, offset) = match layout.is_contiguous() {
+                true => {
+                    let (window, offset) = Window::of(memory(x), layout.offset() + first, count);
+                    (window, offset.wrapping_sub(first))
+                }
+                false => Window::of_view(x),
+            };
+            windows.push(window);
+            layouts.push(Layout::strided(layout.sizes().to_vec(), layout.strides().to_vec(), offset));
+        }
+        let layouts: Vec<&Layout> = layouts.iter().collect();
+        let Some(rendered) = render::render(program, &layouts, first, count) else {
+            return of_dense(gpu, program, inputs, outputs);
+        };
+        let targets: Vec<Window> = outputs.iter().map(|y| Window::aligned(y, first, count)).collect();
+        let pipeline = rendered_pipeline(gpu, &rendered, inputs.len(), outputs.len());
+        dispatch(gpu, &pipeline, &rendered.words, &windows, &targets, per_element(count), 0)?;
+    }
+    Ok(())
+}
+
+/// An elementwise program whose inputs take more parameters than there is room for: dense ones take
+/// few.
+fn of_dense(gpu: &Arc<Gpu>, program: &Program, inputs: &[&Array], outputs: &[Arc<Memory>]) -> Recorded {
+    if inputs.iter().all(|x| x.layout().is_contiguous()) {
+        return Err(Arc::from("a formula has more inputs and numbers than one shader has parameters for"));
+    }
+    let dense: Vec<Array> = inputs.iter().map(|x| contiguous(x)).collect();
+    elementwise(gpu, program, &dense.iter().collect::<Vec<_>>(), outputs)
+}
+
+fn rendered_pipeline(gpu: &Gpu, rendered: &Rendered, inputs: usize, outputs: usize) -> Arc<Pipeline> {
+    let recipe = Recipe { name: "elementwise", entry: "main", inputs, outputs };
+    gpu.pipelines.get(&gpu.context.device, &rendered.text, recipe, || rendered.shader())
+}
+
+fn concat(gpu: &Arc<Gpu>, parts: &[&Array], axis: usize, y: &Memory) -> Recorded {
+    let parts: Vec<Rows> = parts.iter().map(|part| Rows::behind(part, axis)).collect();
+    let total: usize = parts.iter().map(|part| part.width).sum();
+    let mut start = 0;
+    for part in parts.iter().filter(|part| part.count * part.width > 0) {
+        // One row may be longer than a binding; then each piece of it is a row of its own.
+        let (count, width, total) = match part.count {
+            1 => (part.width, 1, 1),
+            count => (count, part.width, total),
+        };
+        for (first, rows) in pieces(gpu, count, total)? {
+            let begin = part.dense.layout().offset() + first * width;
+            let (source, offset) = Window::of(memory(&part.dense), begin, rows * width);
+            let (target, begin) = Window::of(y, first * total + start, (rows - 1) * total + width);
+            let params = [rows * width, width, offset, total, begin].map(|word| word as u32);
+            launch(gpu, "concat", "main", &params, &[source], &[target], per_element(rows * width))?;
+        }
+        start += part.width;
+    }
+    Ok(())
+}
+
+fn gather(gpu: &Arc<Gpu>, table: &Array, ids: &Ids, y: &Memory) -> Recorded {
+    let table = Rows::behind(table, 1);
+    let width = table.width;
+    let ids = upload_words(gpu, ids.values());
+    for (first, rows) in pieces(gpu, ids.len(), width.max(1))? {
+        let list = Window::aligned(&ids, first, rows);
+        let target = Window::aligned(y, first * width, rows * width);
+        for (row, held) in pieces(gpu, table.count, width)? {
+            let (source, offset) = table.window(row, held);
+            let params = [rows * width, width, offset, row, held].map(|word| word as u32);
+            launch(gpu, "gather", "main", &params, &[source, list], &[target], per_element(rows * width))?;
+        }
+    }
+    Ok(())
+}
+
+fn scatter_add(gpu: &Arc<Gpu>, rows: &Array, ids: &Ids, count: usize, y: &Memory) -> Recorded {
+    let rows = Rows::of(rows);
+    let width = rows.width;
+    let sources = ids.sources(count);
+    let [starts, positions] = [sources.starts(), sources.positions()].map(|words| upload_words(gpu, words));
+    let [starts, positions] = [&starts, &positions].map(|list| Window::aligned(list, 0, list.len()));
+    let (source, offset) = rows.window(0, rows.count);
+    for (first, targets) in pieces(gpu, count, width)? {
+        let target = Window::aligned(y, first * width, targets * width);
+        let params = [targets * width, width, offset, first].map(|word| word as u32);
+        let inputs = [source, starts, positions];
+        launch(gpu, "scatter_add", "main", &params, &inputs, &[target], per_element(targets * width))?;
+    }
+    Ok(())
+}
+
+/// Sorts runs, then merges them two by two, from one buffer to another and back.
+fn arg_sort(gpu: &Arc<Gpu>, x: &Array, descending: bool, y: &Arc<Memory>) -> Recorded {
+    let x = Rows::of(x);
+    let merges = x.width.div_ceil(RUN).next_power_of_two().ilog2();
+    let spare = if merges > 0 { reserve(gpu, y.len())? } else { y.clone() };
+    let flip = if descending { u32::MAX } else { 0 };
+    for (first, rows) in pieces(gpu, x.count, x.width)? {
+        let (keys, offset) = x.window(first, rows);
+        let [y, spare] = [y, &spare].map(|memory| Window::aligned(memory, first * x.width, rows * x.width));
+        // The last pass writes to `y`.
+        let (mut target, mut other) = if merges.is_multiple_of(2) { (y, spare) } else { (spare, y) };
+        let pass = |entry, run: usize, order, target| {
+            let params = [(rows * x.width) as u32, x.width as u32, offset as u32, flip, run as u32];
+            launch(gpu, "arg_sort", entry, &params, &[keys, order], &[target], per_element(rows * x.width))
+        };
+        // The first pass reads no order, and the keys stand in its place.
+        pass("sort_runs", RUN, keys, target)?;
+        for merge in 0..merges {
+            std::mem::swap(&mut target, &mut other);
+            pass("merge", RUN << merge, other, target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Records an entry point of a shader.
+pub fn launch(
+    gpu: &Gpu,
+    shader: &str,
+    entry: &str,
+    params: &[u32],
+    inputs: &[Window],
+    outputs: &[Window],
+    groups: usize,
+) -> Recorded {
+    launch_heavy(gpu, shader, entry, params, inputs, outputs, groups, 0)
+}
+
+/// As [`launch`], with the number of floating-point operations, where they are many.
+#[expect(clippy::too_many_arguments, reason = "one place, and each argument has a name at the caller")]
+pub fn launch_heavy(
+    gpu: &Gpu,
+    shader: &str,
+    entry: &str,
+    params: &[u32],
+    inputs: &[Window],
+    outputs: &[Window],
+    groups: usize,
+    flops: u64,
+) -> Recorded {
+    let recipe = Recipe { name: shader, entry, inputs: inputs.len(), outputs: outputs.len() };
+    let key = format!("{shader} {entry}");
+    let pipeline = gpu.pipelines.get(&gpu.context.device, &key, recipe, || pipeline::source(shader));
+    dispatch(gpu, &pipeline, params, inputs, outputs, groups, flops)
+}
+
+/// Hands a dispatch to the queue.
+fn dispatch(
+    gpu: &Gpu,
+    pipeline: &Pipeline,
+    params: &[u32],
+    inputs: &[Window],
+    outputs: &[Window],
+    groups: usize,
+    flops: u64,
+) -> Recorded {
+    let mut bindings = Vec::with_capacity(inputs.len() + outputs.len());
+    for window in inputs.iter().chain(outputs) {
+        if !window.fits() {
+            let (bytes, limit) = (4 * (window.end - window.start), 4 * gpu.bindable());
+            return Err(Arc::from(format!(
+                "{bytes} bytes of one view are more than its shaders bind, {limit}"
+            )));
+        }
+        bindings.push(wgpu::BufferBinding {
+            buffer: window.memory.buffer()?,
+            offset: 4 * window.start as u64,
+            // An empty array has a buffer all the same, because nothing cannot be bound.
+            size: wgpu::BufferSize::new(4 * (window.end - window.start).max(1) as u64),
+        });
+    }
+    gpu.queue.dispatch(&Dispatch { pipeline, params, buffers: &bindings, grid: grid(groups), flops });
+    Ok(())
+}
+
+/// Workgroups along x and y, since one axis holds no more than 65,535.
+fn grid(groups: usize) -> [u32; 2] {
+    let rows = groups.div_ceil(65_535).max(1);
+    [groups.div_ceil(rows) as u32, rows as u32]
+}
