@@ -162,12 +162,13 @@ fn cosine(x: f32) -> f32 {
     return sine_of_quadrant(x, 1);
 }
 
-// A negative base takes whole exponents only.
+// A negative base takes whole exponents only, unless it is infinite.
 fn power(base: f32, exponent: f32) -> f32 {
     let value = exp_of(exponent * ln(abs(base)));
     let whole = floor(exponent) == exponent;
     let odd = abs(exponent - 2.0 * floor(exponent * 0.5)) == 1.0;
-    let of_negative = select(not_a_number(), select(value, -value, odd), whole);
+    let defined = whole || base < LOWEST;
+    let of_negative = select(not_a_number(), select(value, -value, odd), defined);
     let result = select(value, of_negative, base < 0.0);
     return select(result, 1.0, exponent == 0.0 || base == 1.0);
 }

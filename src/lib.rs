@@ -9,7 +9,8 @@
 //! 4  ops       methods on Tensor: forward, and an edge to each tracked input
 //! 3  tensor    Tensor = Array + history · backward · Gradients
 //! 2  device    Device · Array · Kernel          ┌ reference  f64, the definition
-//!              run(kernel): the one fork ───────┴ cpu/       f32, rayon, vectors
+//!              run(kernel): the one fork ───────┼ cpu/       f32, rayon, vectors
+//!                                               └ gpu/       f32, wgpu ── shaders/*.wgsl
 //! 1  layout · expr · rng · error                 plain arithmetic, no data
 //! ```
 //!

@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use super::record::{Recorded, Window, contiguous, launch_heavy, per_element};
+use super::record::{Recorded, contiguous, launch_heavy, per_element};
+use super::window::Window;
 use super::{Gpu, Memory, reserve};
 use crate::device::array::{Array, Buffer};
 use crate::layout::Layout;

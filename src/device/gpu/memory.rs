@@ -8,6 +8,7 @@
 //! Read next: `queue.rs`.
 
 use std::collections::BTreeMap;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{Arc, Mutex};
 
 use super::Gpu;
@@ -154,6 +155,10 @@ impl Memory {
         self.buffer.as_ref().map_err(Arc::clone)
     }
 }
+
+/// Never changes after it was made, except by the device.
+impl UnwindSafe for Memory {}
+impl RefUnwindSafe for Memory {}
 
 impl Drop for Memory {
     fn drop(&mut self) {

@@ -4,7 +4,7 @@
 //! runs, with which parameters and over how many workgroups. Work is recorded, not awaited: a failure
 //! shows when somebody reads, as an error and never as a panic of the driver's.
 //! Read next: `context.rs` (opening), `memory.rs` (buffers), `queue.rs` (submission), `pipeline.rs`
-//! (compilation), `render.rs` (formulas), `record.rs` (kernels), then `matmul.rs` and `reduce.rs`,
+//! (compilation), `render.rs` (formulas), `window.rs` and `record.rs` (kernels), then `matmul.rs` and `reduce.rs`,
 //! which choose by shape.
 
 mod context;
@@ -15,8 +15,10 @@ mod queue;
 mod record;
 mod reduce;
 pub mod render;
+mod window;
 
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -131,7 +133,7 @@ impl Gpu {
     }
 
     fn error(&self, why: &str) -> Error {
-        Error::Device(format!("{}: {why}; open a new device, or use the device cpu", self.context.info))
+        Error::Device(format!("{}: {why}", self.context.info))
     }
 
     /// A buffer of `size` bytes, or why there is none.
@@ -162,6 +164,10 @@ impl PartialEq for Gpu {
 }
 
 impl Eq for Gpu {}
+
+/// A caught panic leaves nothing half-changed: what changes is behind locks, and a panic poisons them.
+impl UnwindSafe for Gpu {}
+impl RefUnwindSafe for Gpu {}
 
 impl fmt::Debug for Gpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -203,7 +203,10 @@ impl Queue {
     }
 
     fn check(&self) -> Result<(), String> {
-        self.failure.get().map_or(Ok(()), Err)
+        match self.failure.get() {
+            None => Ok(()),
+            Some(why) => Err(format!("{why}; open a new device, or use the device cpu")),
+        }
     }
 
     fn wait_for(&self, until: wgpu::PollType) -> Result<(), String> {

@@ -1,8 +1,7 @@
 //! From a kernel to dispatches: which shader, which parameters, how many workgroups.
 //!
-//! Row kernels take dense rows; what lies otherwise is copied first. A shader binds a limited part of
-//! a buffer, so every kernel works on windows: one for everything in the usual case, several where a
-//! vocabulary or its logits outgrow a binding.
+//! Row kernels take dense rows; what lies otherwise is copied first. Every kernel works on windows of
+//! its buffers: one for everything in the usual case, several where an array outgrows a binding.
 //! Read next: `matmul.rs`, `reduce.rs`.
 
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use std::sync::Arc;
 use super::pipeline::{self, Pipeline, Recipe};
 use super::queue::Dispatch;
 use super::render::{self, Rendered};
+use super::window::{Rows, Window, pieces};
 use super::{Gpu, Memory, matmul, memory, reduce, reserve, run, upload_words};
 use crate::device::array::{Array, Ids};
 use crate::device::kernel::Kernel;
@@ -18,8 +18,6 @@ use crate::layout::Layout;
 
 /// Invocations per workgroup where each works for itself: `ELEMENT_GROUP` of `common.wgsl`.
 const ELEMENT_GROUP: usize = 256;
-/// Windows begin at multiples of this many elements: 256 bytes, which every adapter accepts.
-const ALIGNMENT: usize = 64;
 /// Elements of the runs that sorting begins with.
 const RUN: usize = 64;
 
@@ -113,85 +111,6 @@ fn by_rows(
         launch(gpu, shader, "main", &params, &bound, &targets, groups)?;
     }
     Ok(())
-}
-
-/// Cuts `count` rows of at most `width` elements into (first, rows), as few as bindings allow.
-fn pieces(gpu: &Gpu, count: usize, width: usize) -> Result<Vec<(usize, usize)>, Arc<str>> {
-    // An input's own offset may push its window's start down to the alignment.
-    let room = gpu.bindable().saturating_sub(ALIGNMENT);
-    if count * width <= room {
-        return Ok(vec![(0, count)]);
-    }
-    // Whole multiples of the alignment, so that windows of every width begin where their rows do.
-    let most = room / width / ALIGNMENT * ALIGNMENT;
-    if most == 0 {
-        return Err(Arc::from(format!("rows of {width} elements are too wide for its shaders to bind")));
-    }
-    Ok((0..count).step_by(most).map(|first| (first, most.min(count - first))).collect())
-}
-
-/// A dense array seen as rows.
-struct Rows {
-    dense: Array,
-    count: usize,
-    width: usize,
-}
-
-impl Rows {
-    /// Rows along the last axis.
-    fn of(x: &Array) -> Rows {
-        Rows::behind(x, x.sizes().len().saturating_sub(1))
-    }
-
-    /// Rows of all elements behind the first `axes` axes.
-    fn behind(x: &Array, axes: usize) -> Rows {
-        let (outer, inner) = x.sizes().split_at(axes);
-        Rows { dense: contiguous(x), count: outer.iter().product(), width: inner.iter().product() }
-    }
-
-    /// The window that holds some of the rows, and where in it they begin.
-    fn window(&self, first: usize, rows: usize) -> (Window<'_>, usize) {
-        let start = self.dense.layout().offset() + first * self.width;
-        Window::of(memory(&self.dense), start, rows * self.width)
-    }
-}
-
-/// The part of a buffer that a shader binds.
-#[derive(Clone, Copy)]
-pub struct Window<'a> {
-    memory: &'a Memory,
-    start: usize,
-    end: usize,
-}
-
-impl<'a> Window<'a> {
-    /// The window for `count` elements from `start` on, and where in it they begin. A buffer that can
-    /// be bound is bound as a whole.
-    pub fn of(memory: &'a Memory, start: usize, count: usize) -> (Window<'a>, usize) {
-        if memory.len() <= memory.gpu().bindable() {
-            return (Window { memory, start: 0, end: memory.len() }, start);
-        }
-        let aligned = start / ALIGNMENT * ALIGNMENT;
-        (Window { memory, start: aligned, end: start + count }, start - aligned)
-    }
-
-    /// The window of exactly `count` elements from `start` on, which lies at the alignment.
-    fn aligned(memory: &'a Memory, start: usize, count: usize) -> Window<'a> {
-        debug_assert_eq!(start % ALIGNMENT, 0);
-        Window { memory, start, end: start + count }
-    }
-
-    /// The window for all that a view touches, and where in it the view's first element lies.
-    pub fn of_view(x: &'a Array) -> (Window<'a>, usize) {
-        let (low, high) = x.layout().span().unwrap_or((0, 0));
-        let (window, offset) = Window::of(memory(x), low as usize, (high - low) as usize);
-        (window, offset + x.layout().offset() - low as usize)
-    }
-
-    /// Whether it can be bound.
-    pub fn fits(&self) -> bool {
-        self.end - self.start <= self.memory.gpu().bindable()
-    }
 }
 
 /// Workgroups when each invocation does one of `count` things.
@@ -381,18 +300,7 @@ fn dispatch(
 ) -> Recorded {
     let mut bindings = Vec::with_capacity(inputs.len() + outputs.len());
     for window in inputs.iter().chain(outputs) {
-        if !window.fits() {
-            let (bytes, limit) = (4 * (window.end - window.start), 4 * gpu.bindable());
-            return Err(Arc::from(format!(
-                "{bytes} bytes of one view are more than its shaders bind, {limit}"
-            )));
-        }
-        bindings.push(wgpu::BufferBinding {
-            buffer: window.memory.buffer()?,
-            offset: 4 * window.start as u64,
-            // An empty array has a buffer all the same, because nothing cannot be bound.
-            size: wgpu::BufferSize::new(4 * (window.end - window.start).max(1) as u64),
-        });
+        bindings.push(window.binding()?);
     }
     gpu.queue.dispatch(&Dispatch { pipeline, params, buffers: &bindings, grid: grid(groups), flops });
     Ok(())

@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use super::matmul::halves;
-use super::record::{Recorded, Window, contiguous, launch, per_element};
+use super::record::{Recorded, contiguous, launch, per_element};
+use super::window::Window;
 use super::{Gpu, Memory, reserve};
 use crate::device::array::{Array, Buffer};
 use crate::device::kernel::Reduction;
