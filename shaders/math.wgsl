@@ -135,33 +135,6 @@ fn erf(x: f32) -> f32 {
     return with_sign(select(far, near, magnitude < 1.0), x);
 }
 
-// sin(x + quarter_turns pi/2). Pi/2 is taken in three parts, which holds its digits for |x| below
-// some ten thousand; beyond, f32 itself has few digits left for an angle.
-fn sine_of_quadrant(x: f32, quarter_turns: i32) -> f32 {
-    let multiple = round(x * 0.6366197723675814);
-    let rest = ((x - multiple * 1.5703125) - multiple * 4.8375129699707e-4) - multiple * 7.549789954891882e-8;
-    let square = rest * rest;
-    var sine = -1.9503293e-4;
-    sine = sine * square + 8.332096e-3;
-    sine = sine * square - 0.16666655;
-    sine = rest + rest * (square * sine);
-    var cosine = 2.4463166e-5;
-    cosine = cosine * square - 1.3887649e-3;
-    cosine = cosine * square + 4.1666653e-2;
-    cosine = (1.0 - 0.5 * square) + square * square * cosine;
-    let quadrant = i32(multiple) + quarter_turns;
-    let value = select(cosine, sine, (quadrant & 1) == 0);
-    return select(value, -value, (quadrant & 2) != 0);
-}
-
-fn sine(x: f32) -> f32 {
-    return sine_of_quadrant(x, 0);
-}
-
-fn cosine(x: f32) -> f32 {
-    return sine_of_quadrant(x, 1);
-}
-
 // A negative base takes whole exponents only, unless it is infinite.
 fn power(base: f32, exponent: f32) -> f32 {
     let value = exp_of(exponent * ln(abs(base)));

@@ -374,7 +374,7 @@ fn rows() -> Vec<Row> {
 }
 
 fn each(check: impl Fn(&Row, &Device)) {
-    for device in [Device::Reference, Device::Cpu] {
+    for device in common::devices() {
         rows().iter().for_each(|row| check(row, &device));
     }
 }

@@ -21,7 +21,7 @@ macro_rules! shaders {
 }
 
 shaders! {
-    elementwise: common, math, random;
+    elementwise: common, math, angle, random;
     reduce: common, rows;
     arg_max: common, order;
     arg_sort: common, order;

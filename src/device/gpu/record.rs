@@ -36,7 +36,7 @@ pub fn record(gpu: &Arc<Gpu>, kernel: &Kernel, outputs: &[Arc<Memory>]) -> Recor
         (Kernel::ArgSort { x, descending }, [y]) => arg_sort(gpu, x, *descending, y),
         (Kernel::ArgMax { x }, _) => by_rows(gpu, "arg_max", Each::Group, &[x], &[], &[], outputs),
         (Kernel::Recurrence { decay, input }, _) => {
-            by_rows(gpu, "recurrence", Each::Invocation, &[input, decay], &[], &[], outputs)
+            by_rows(gpu, "recurrence", Each::Invocation, &[decay, input], &[], &[], outputs)
         }
         (Kernel::Softmax { x }, _) => by_rows(gpu, "softmax", Each::Group, &[x], &[], &[], outputs),
         (Kernel::SoftmaxGrad { y, g }, _) => {
