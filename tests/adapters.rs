@@ -7,7 +7,8 @@ mod tiny;
 
 use common::{close, on_every_device, test_on};
 use engrad::adapters::{
-    self, AdaLora, Adapted, Dora, Ia3, Lora, Method, Mtlora, San, SanMode, Ssf, Structure, TriAdaptLora, Vera,
+    self, AdaLora, Adapted, Dora, Ia3, LoHa, LoKr, Lora, Method, Mtlora, San, SanMode, Ssf, Structure,
+    TriAdaptLora, Vera,
 };
 use engrad::nn::{Classifier, freeze, linears, named_params, unfreeze};
 use engrad::optim::{AdamW, Schedule};
@@ -22,7 +23,7 @@ struct Subject {
     count: fn(usize, usize) -> usize,
 }
 
-const METHODS: [Subject; 14] = [
+const METHODS: [Subject; 18] = [
     Subject {
         name: "lora",
         make: || Box::new(Lora::new(3)),
@@ -80,6 +81,23 @@ const METHODS: [Subject; 14] = [
         count: |_, outputs| 2 * outputs,
     },
     Subject { name: "vera", make: || Box::new(Vera::new(5)), count: |_, outputs| outputs + 5 },
+    Subject {
+        name: "loha",
+        make: || Box::new(LoHa::new(2)),
+        count: |inputs, outputs| 4 * (inputs + outputs),
+    },
+    // 8 is cut into 2·4, 12 into 3·4; by the factor 4 into 4·2 and 4·3.
+    Subject { name: "lokr", make: || Box::new(LoKr::new(2)), count: |_, outputs| outputs / 4 * 2 + 16 },
+    Subject {
+        name: "lokr, D a product",
+        make: || Box::new(LoKr::new(1)),
+        count: |_, outputs| outputs / 4 * 2 + 8,
+    },
+    Subject {
+        name: "lokr, both products",
+        make: || Box::new(LoKr { decompose_both: true, factor: Some(4), ..LoKr::new(1) }),
+        count: |_, outputs| 12 + usize::from(outputs == 12),
+    },
     Subject {
         name: "adalora",
         make: || Box::new(AdaLora::new(4, 2, 40)),

@@ -1,4 +1,5 @@
-//! Whole models against PyTorch: hidden states, gradients, saved adapters, training curves, tokens.
+//! Whole models against PyTorch: hidden states, gradients, training curves, tokens.
+//! Saved adapters are in `golden_peft.rs`.
 //!
 //! A small BERT and its values are committed under `tests/golden` (made by
 //! `tools/make_tiny_golden.py`). `ENGRAD_GOLDEN=DIR` adds all-MiniLM-L6-v2, whose files are looked
@@ -10,26 +11,25 @@ mod common;
 mod stored;
 mod zoo;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use engrad::adapters::{self, Lora};
-use engrad::nn::{Classifier, Encoder, EncoderConfig, Linear, TokenBatch, files, linears, named_params};
+use engrad::nn::{Classifier, Encoder, EncoderConfig, TokenBatch, files, named_params};
 use engrad::optim::{AdamW, Schedule};
 use engrad::train::{Trainable, Trainer};
 use engrad::{Device, Rng, Tensor, inference};
-use stored::{Stored, deviation};
+use stored::{Stored, deviation, summarised};
 
 /// A model and where its references lie.
 struct Subject {
     name: &'static str,
     /// Holds `config.json` and `model.safetensors`.
     model: PathBuf,
-    /// Holds the folders `models`, `peft` and `train`.
+    /// Holds the folders `models` and `train`.
     golden: PathBuf,
-    /// The names of its references below `models` and `train`, and how its adapters' folders begin.
-    names: [&'static str; 3],
+    /// The names of its references below `models` and `train`.
+    names: [&'static str; 2],
     /// Steps of a curve that the reference device follows; it takes seconds for each of a real model.
     reference_steps: usize,
     /// How exactly the values were stored: MiniLM's were partly rounded to f32.
@@ -63,7 +63,7 @@ fn main() {
         name: "bert_tiny",
         model: "tests/golden/models/bert_tiny".into(),
         golden: "tests/golden".into(),
-        names: ["bert_tiny", "bert_tiny", "bert_tiny_"],
+        names: ["bert_tiny", "bert_tiny"],
         reference_steps: usize::MAX,
         stored_to: 1e-12,
     }];
@@ -71,7 +71,7 @@ fn main() {
         Some(golden) => {
             let model = golden.join("../models/all-MiniLM-L6-v2");
             tokens(&golden, &model, &mut report);
-            let names = ["minilm", "minilm_cola", "minilm_"];
+            let names = ["minilm", "minilm_cola"];
             subjects.push(Subject {
                 name: "MiniLM",
                 model,
@@ -98,7 +98,6 @@ fn main() {
             report.context = format!("{} on {name}", subject.name);
             hidden_states(subject, device, &mut report);
             gradients(subject, device, &mut report);
-            saved_adapters(subject, device, &mut report);
             curves(subject, device, &mut report);
         }
     }
@@ -233,147 +232,8 @@ fn gradient_deviation(stored: &Stored, name: &str, found: &[f64], width: usize) 
     summarised(stored, &key, found, width)
 }
 
-/// The deviation of a matrix from the sums, samples and rows that are stored of it under `key`.
-fn summarised(stored: &Stored, key: &str, found: &[f64], width: usize) -> f64 {
-    let part = |what: &str| format!("{key}.{what}");
-    let mut worst: f64 = 0.0;
-    let mut compared = 0;
-    let mut compare = |what: &str, found: &[f64], scale: f64| {
-        compared += 1;
-        let off = deviation(found, &stored.values(&part(what)), scale);
-        worst = if off.is_nan() { off } else { worst.max(off) };
-    };
-    // Before a layer norm the gradient sums to zero over the width: such sums are rounding alone, and
-    // are measured against the largest element that enters them.
-    let mut scale = 0.0;
-    if stored.has(&part("stats")) {
-        let squares: f64 = found.iter().map(|x| x * x).sum();
-        let largest = found.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
-        compare("stats", &[found.iter().sum(), squares.sqrt(), largest], 0.0);
-        scale = stored.values(&part("stats"))[2];
-        let at = stored.values(&part("sample_index"));
-        compare("sample", &at.iter().map(|&at| found[at as usize]).collect::<Vec<_>>(), scale);
-    }
-    if stored.has(&part("rowsum")) {
-        compare("rowsum", &found.chunks(width).map(|row| row.iter().sum()).collect::<Vec<_>>(), scale);
-    }
-    if stored.has(&part("colsum")) {
-        let column = |at: usize| found.iter().skip(at).step_by(width).sum();
-        compare("colsum", &(0..width).map(column).collect::<Vec<_>>(), scale);
-    }
-    if stored.has(&part("norm")) {
-        compare("norm", &[found.iter().map(|x| x * x).sum::<f64>().sqrt()], 0.0);
-    }
-    if stored.has(&part("first_rows")) {
-        let count = stored.values(&part("first_rows")).len();
-        compare("first_rows", &found[..count], 0.0);
-        let rest = found[count..].iter().fold(0.0, |m: f64, x| m.max(x.abs()));
-        assert_eq!(rest, 0.0, "{key}: no gradient reaches positions that no sentence has");
-    }
-    if stored.has(&part("rows")) {
-        let rows: Vec<usize> = stored.values(&part("rows")).iter().map(|&row| row as usize).collect();
-        let chosen = rows.iter().flat_map(|&row| found[row * width..(row + 1) * width].iter().copied());
-        compare("values", &chosen.collect::<Vec<_>>(), 0.0);
-    }
-    assert!(compared > 0, "{key} is not stored in any known form");
-    worst
-}
-
-fn saved_adapters(subject: &Subject, device: &Device, report: &mut Report) {
-    let start = Instant::now();
-    let entries = std::fs::read_dir(subject.golden.join("peft")).expect("the golden folder has adapters");
-    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.expect("readable").path()).collect();
-    folders.sort();
-    for folder in folders {
-        let name = folder.file_name().expect("it was listed").to_string_lossy().into_owned();
-        if name.starts_with(subject.names[2]) {
-            saved_adapter(subject, &folder, &name, device, report);
-        }
-    }
-    println!("     {}: {:.1} s", report.context, start.elapsed().as_secs_f64());
-}
-
-/// A folder that PEFT saved either gives PEFT's results or is refused by the name of its variant.
-fn saved_adapter(subject: &Subject, folder: &Path, name: &str, device: &Device, report: &mut Report) {
-    let config = std::fs::read_to_string(folder.join("adapter_config.json")).expect("readable");
-    let config: serde_json::Value = serde_json::from_str(&config).expect("JSON");
-    let kind = config["peft_type"].as_str().expect("PEFT wrote it");
-    let missing = match kind {
-        "LORA" | "ADALORA" | "IA3" | "VERA" => "",
-        other => other,
-    };
-    let stored = Stored::read(folder.join("reference"));
-    let model = classifier(subject, &stored, "init_", device);
-    if !missing.is_empty() {
-        let message = adapters::load(&model, folder).err().map_or(String::new(), |error| error.to_string());
-        return report.that(message.contains(missing), &format!("{name} is refused by name: {message}"));
-    }
-    let batch = batch_of(&stored, None, &model.encoder);
-    let labels = stored.labels("labels", None, model.head.outputs());
-    let allowed = tolerance(subject, device);
-    let before = inference(|| model.forward(&batch));
-    report.check(
-        &format!("{name} before"),
-        deviation(&before.to_f64(), &stored.values("base_logits"), 0.0),
-        allowed.hidden,
-    );
-    let tuned = adapters::load(&model, folder).expect("PEFT's files load");
-    let logits = model.forward(&batch);
-    report.check(
-        &format!("{name} logits"),
-        deviation(&logits.to_f64(), &stored.values("logits"), 0.0),
-        allowed.hidden,
-    );
-    let loss = logits.cross_entropy(&labels);
-    let loss = tuned.penalty().map_or(loss.clone(), |penalty| loss + penalty);
-    report.check(&format!("{name} loss"), (loss.item() - stored.number("loss")).abs(), allowed.hidden);
-    let gradients = loss.backward();
-    let trainable = tuned.trainable();
-    let expected = stored.names().filter(|key| key.starts_with("grad.")).count();
-    report.that(trainable.len() == expected, &format!("{name} trains {expected} parameters"));
-    let worst = trainable.iter().map(|(path, param)| {
-        let found = gradients.of(&param.value()).expect("every trained parameter matters").to_f64();
-        let mut path = path.replace("classifier.", "classifier.modules_to_save.");
-        // In a live PEFT model DoRA's magnitude is a module; in the file it is a parameter.
-        if path.ends_with("lora_magnitude_vector") {
-            path += ".weight";
-        }
-        deviation(&found, &stored.values(&format!("grad.{path}")), 0.0)
-    });
-    report.check(&format!("{name} gradients"), largest(worst), allowed.gradient);
-    let merged = linears(&model).into_iter().filter_map(|(path, linear)| {
-        let found = merged_weight(&linear)?;
-        let (full, parts) = (format!("merged.{path}.weight"), format!("mergedsum.{path}.weight"));
-        Some(match stored.has(&full) {
-            true => deviation(&found, &stored.values(&full), 0.0),
-            false => summarised(&stored, &parts, &found, linear.inputs()),
-        })
-    });
-    report.check(&format!("{name} merged weights"), largest(merged), allowed.hidden);
-    // What is saved again has PEFT's names and numbers; `tools/peft_interop.py` loads it with PEFT itself.
-    let again = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    tuned.save(&again).expect("the target folder can be written");
-    let [theirs, ours] = [folder, &again].map(|folder| {
-        let contents = files::read(folder.join("adapter_model.safetensors"), device).expect("it loads");
-        contents.tensors.into_iter().map(|(name, tensor)| (name, tensor.to_f64())).collect::<BTreeMap<_, _>>()
-    });
-    report.that(theirs == ours, &format!("{name} is saved again as it was"));
-    tuned.merge();
-    let merged = inference(|| model.forward(&batch));
-    report.check(
-        &format!("{name} merged logits"),
-        deviation(&merged.to_f64(), &stored.values("logits"), 0.0),
-        allowed.hidden,
-    );
-}
-
 fn largest(values: impl Iterator<Item = f64>) -> f64 {
     values.fold(0.0, |worst: f64, x| if x > worst || x.is_nan() { x } else { worst })
-}
-
-fn merged_weight(linear: &Linear) -> Option<Vec<f64>> {
-    let adapter = linear.adapter()?;
-    Some(inference(|| adapter.adapt(&linear.base()).weight.to_f64()))
 }
 
 fn curves(subject: &Subject, device: &Device, report: &mut Report) {

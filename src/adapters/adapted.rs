@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Check, Method, Pace, Site, Targets, Update, files};
 use crate::error::{Error, Result};
 use crate::nn::{
-    Adapter, Embedding, Linear, Module, Param, Part, Pattern, Summary, Walker, Weights, named_params,
+    Adapter, Embedding, Form, Linear, Module, Param, Part, Pattern, Summary, Walker, Weights, named_params,
 };
 use crate::tensor::Tensor;
 
@@ -34,6 +34,11 @@ impl Place {
 
     pub(super) fn is_embedding(&self) -> bool {
         matches!(self.layer, Layer::Embedding(_))
+    }
+
+    /// Whether files hold the layer's matrix as `[in, out]`.
+    pub(super) fn is_transposed(&self) -> bool {
+        matches!(&self.layer, Layer::Linear(linear) if linear.weight().form() == Form::Transposed)
     }
 
     /// The adapter's own parameters by their full paths.

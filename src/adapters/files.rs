@@ -9,12 +9,12 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::adapted::attach_boxed;
+use super::adapted::{Place, attach_boxed};
 use super::settings::Settings;
 use super::targets::within;
 use super::{
-    AdaLora, Adapted, BitFit, Dora, Ia3, IncreLora, Lora, Method, Mtlora, NormTuning, San, Ssf, Targets,
-    TriAdaptLora, Vera,
+    AdaLora, Adapted, BitFit, Dora, Ia3, IncreLora, LoHa, LoKr, Lora, Method, Mtlora, NormTuning, San, Ssf,
+    Targets, TriAdaptLora, Vera,
 };
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -36,6 +36,8 @@ fn method_of(config: &Settings) -> Result<Box<dyn Method>> {
         Some("ADALORA") => Box::new(AdaLora::from_config(config)?),
         Some("INCRELORA") => Box::new(IncreLora::from_config(config)?),
         Some("IA3") => Box::new(Ia3::from_config(config)?),
+        Some("LOHA") => Box::new(LoHa::from_config(config)?),
+        Some("LOKR") => Box::new(LoKr::from_config(config)?),
         Some("VERA") => Box::new(Vera::from_config(config)?),
         Some("SSF") => Box::new(Ssf::from_config(config)?),
         Some("BITFIT") => Box::new(BitFit),
@@ -57,6 +59,10 @@ pub(super) fn save(adapted: &Adapted, directory: &Path) -> Result<()> {
     config.insert("target_modules".into(), json!(targets));
     let modules = saved_modules(adapted);
     config.insert("modules_to_save".into(), if modules.is_empty() { Value::Null } else { json!(modules) });
+    // PEFT's word for GPT-2's matrices, which lie as `[in, out]` in its files.
+    if let Some(transposed) = config.get_mut("fan_in_fan_out") {
+        *transposed = adapted.places.iter().any(Place::is_transposed).into();
+    }
     let tensors = stored(adapted).iter().map(|entry| (entry.file_name(), entry.gather())).collect();
     write(directory, config, &tensors)
 }
@@ -254,11 +260,12 @@ fn fill(adapted: &Adapted, file: &Path) -> Result<()> {
     let device = whole.first().map_or(Device::Cpu, |(_, param)| param.device());
     let tensors = files::read(file, &device)?.tensors;
     let count = tensors.len();
-    let by_path: BTreeMap<String, Tensor> =
+    let mut by_path: BTreeMap<String, Tensor> =
         tensors.into_iter().map(|(name, tensor)| (path_of(&name), tensor)).collect();
     if by_path.len() < count {
         return Err(Error::format(file, "holds a parameter twice, under two forms of its name"));
     }
+    drop_copies(adapted, file, &mut by_path)?;
     files::assign(file, &whole, by_path)?;
     let misplaced: Vec<String> = entries
         .iter()
@@ -266,6 +273,21 @@ fn fill(adapted: &Adapted, file: &Path) -> Result<()> {
         .filter_map(|(entry, (_, whole))| entry.cut(whole).err().map(|error| error.to_string()))
         .collect();
     if misplaced.is_empty() { Ok(()) } else { Err(Error::format(file, misplaced.join("\n  "))) }
+}
+
+/// PEFT copies the base's weights into the file of an adapted embedding or output head.
+///
+/// **Errors** when they are not the model's: the adapter was made for another base.
+fn drop_copies(adapted: &Adapted, file: &Path, tensors: &mut BTreeMap<String, Tensor>) -> Result<()> {
+    for place in &adapted.places {
+        let name = format!("{}.base_layer.weight", place.path);
+        let Some(copy) = tensors.remove(&name) else { continue };
+        let base = place.base().weight;
+        if copy.sizes() != base.sizes() || copy.to_f64() != base.to_f64() {
+            return Err(Error::format(file, format!("{name} is not the weight of this model: another base")));
+        }
+    }
+    Ok(())
 }
 
 /// The path of a stored parameter. Other tools write the adapter's name into it too, as it stands in a

@@ -94,15 +94,7 @@ impl Lora {
     ///
     /// **Errors** when the rank does not fit it, or patterns contradict one another.
     pub(super) fn at(&self, site: &Site) -> Result<(usize, f64)> {
-        let rank = self.patterns.rank_at(&site.path, self.rank)?;
-        let alpha = self.patterns.alpha_at(&site.path, self.alpha)?;
-        let largest = site.inputs.max(site.outputs);
-        if rank == 0 || rank > largest {
-            let Site { inputs, outputs, .. } = site;
-            return Err(Error::Adapter(format!(
-                "rank {rank} does not fit {inputs} -> {outputs}; expected 1 to {largest}"
-            )));
-        }
+        let (rank, alpha) = self.patterns.at(site, self.rank, self.alpha)?;
         let root = if self.rank_stabilised { (rank as f64).sqrt() } else { rank as f64 };
         Ok((rank, alpha / root))
     }

@@ -228,15 +228,10 @@ impl Method for Mtlora {
         }
         let fused = self.fused.iter().find(|(name, _)| ends_with_name(&site.path, name));
         let groups = fused.map_or(1, |(_, groups)| *groups);
-        let rank = self.patterns.rank_at(&site.path, self.rank)?;
-        let alpha = self.patterns.alpha_at(&site.path, self.alpha)?;
+        let (rank, alpha) = self.patterns.at(site, self.rank, self.alpha)?;
         let (inputs, outputs, device) = (site.inputs, site.outputs, &site.device);
-        let largest = inputs.max(outputs);
-        if rank == 0 || rank > largest || !outputs.is_multiple_of(groups) {
-            return Err(Error::Adapter(format!(
-                "rank {rank} in {groups} group(s) does not fit {inputs} -> {outputs}; expected 1 to {largest}, \
-                 and groups that divide the output"
-            )));
+        if !outputs.is_multiple_of(groups) {
+            return Err(Error::Adapter(format!("{groups} groups do not divide {outputs} outputs")));
         }
         let width = groups * rank;
         let mut rng = Rng::derived(self.seed, site.number as u64);

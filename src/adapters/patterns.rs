@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::Site;
 use super::regex::Regex;
 use super::settings::{Settings, plain_number};
 use crate::error::{Error, Result};
@@ -38,12 +39,20 @@ impl Patterns {
         config.insert("alpha_pattern".into(), Value::Object(alphas.collect()));
     }
 
-    pub(super) fn rank_at(&self, path: &str, default: usize) -> Result<usize> {
-        value_at(&self.rank, path, default)
-    }
-
-    pub(super) fn alpha_at(&self, path: &str, default: f64) -> Result<f64> {
-        value_at(&self.alpha, path, default)
+    /// Rank and alpha at a site, where none other is given by a key.
+    ///
+    /// **Errors** when the rank does not fit it, or keys contradict one another.
+    pub(super) fn at(&self, site: &Site, rank: usize, alpha: f64) -> Result<(usize, f64)> {
+        let rank = value_at(&self.rank, &site.path, rank)?;
+        let alpha = value_at(&self.alpha, &site.path, alpha)?;
+        let largest = site.inputs.max(site.outputs);
+        if rank == 0 || rank > largest {
+            let Site { inputs, outputs, .. } = site;
+            return Err(Error::Adapter(format!(
+                "rank {rank} does not fit {inputs} -> {outputs}; expected 1 to {largest}"
+            )));
+        }
+        Ok((rank, alpha))
     }
 }
 

@@ -34,6 +34,11 @@ impl Linear {
         Linear::from_params(Param::new(weight), bias.map(Param::new))
     }
 
+    /// A layer without a bias on a given parameter `[out, in]`, which it shares.
+    pub fn from_param(weight: Param) -> Linear {
+        Linear::from_params(weight, None)
+    }
+
     fn from_params(weight: Param, bias: Option<Param>) -> Linear {
         Linear(Arc::new(Inner { weight, bias, socket: Socket::default() }))
     }

@@ -118,3 +118,49 @@ pub fn deviation(found: &[f64], expected: &[f64], scale: f64) -> f64 {
     let worst = differences.fold(0.0, |worst: f64, d| if d > worst || d.is_nan() { d } else { worst });
     if worst == 0.0 { 0.0 } else { worst / largest }
 }
+
+/// The deviation of a matrix from the sums, samples and rows that are stored of it under `key`.
+pub fn summarised(stored: &Stored, key: &str, found: &[f64], width: usize) -> f64 {
+    let part = |what: &str| format!("{key}.{what}");
+    let mut worst: f64 = 0.0;
+    let mut compared = 0;
+    let mut compare = |what: &str, found: &[f64], scale: f64| {
+        compared += 1;
+        let off = deviation(found, &stored.values(&part(what)), scale);
+        worst = if off.is_nan() { off } else { worst.max(off) };
+    };
+    // Before a layer norm the gradient sums to zero over the width: such sums are rounding alone, and
+    // are measured against the largest element that enters them.
+    let mut scale = 0.0;
+    if stored.has(&part("stats")) {
+        let squares: f64 = found.iter().map(|x| x * x).sum();
+        let largest = found.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
+        compare("stats", &[found.iter().sum(), squares.sqrt(), largest], 0.0);
+        scale = stored.values(&part("stats"))[2];
+        let at = stored.values(&part("sample_index"));
+        compare("sample", &at.iter().map(|&at| found[at as usize]).collect::<Vec<_>>(), scale);
+    }
+    if stored.has(&part("rowsum")) {
+        compare("rowsum", &found.chunks(width).map(|row| row.iter().sum()).collect::<Vec<_>>(), scale);
+    }
+    if stored.has(&part("colsum")) {
+        let column = |at: usize| found.iter().skip(at).step_by(width).sum();
+        compare("colsum", &(0..width).map(column).collect::<Vec<_>>(), scale);
+    }
+    if stored.has(&part("norm")) {
+        compare("norm", &[found.iter().map(|x| x * x).sum::<f64>().sqrt()], 0.0);
+    }
+    if stored.has(&part("first_rows")) {
+        let count = stored.values(&part("first_rows")).len();
+        compare("first_rows", &found[..count], 0.0);
+        let rest = found[count..].iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+        assert_eq!(rest, 0.0, "{key}: no gradient reaches positions that no sentence has");
+    }
+    if stored.has(&part("rows")) {
+        let rows: Vec<usize> = stored.values(&part("rows")).iter().map(|&row| row as usize).collect();
+        let chosen = rows.iter().flat_map(|&row| found[row * width..(row + 1) * width].iter().copied());
+        compare("values", &chosen.collect::<Vec<_>>(), 0.0);
+    }
+    assert!(compared > 0, "{key} is not stored in any known form");
+    worst
+}

@@ -138,8 +138,16 @@ impl Module for Decoder {
 pub struct CausalLm {
     /// Its parameters stand behind the family's prefix.
     pub body: Decoder,
-    /// `width -> vocabulary`, called `lm_head`; without it the token vectors serve a second time.
-    pub output: Option<Linear>,
+    /// `width -> vocabulary`, called `lm_head`; its weight may be that of the token vectors.
+    pub output: Linear,
+}
+
+impl CausalLm {
+    /// A decoder with a head of its own, or one that shares the token vectors.
+    pub fn new(body: Decoder, output: Option<Linear>) -> CausalLm {
+        let shared = || Linear::from_param(body.tokens.weight().clone());
+        CausalLm { output: output.unwrap_or_else(shared), body }
+    }
 }
 
 impl LanguageModel for CausalLm {
@@ -160,20 +168,14 @@ impl LanguageModel for CausalLm {
     }
 
     fn head(&self, hidden: &Tensor) -> Tensor {
-        match &self.output {
-            Some(output) => output.forward(hidden),
-            None => hidden.linear(&self.body.tokens.weight().value(), None),
-        }
+        self.output.forward(hidden)
     }
 }
 
 impl Module for CausalLm {
     fn walk(&self, at: &mut Walker<'_>) {
         at.child(self.body.names.prefix, &self.body);
-        match &self.output {
-            Some(output) => at.child("lm_head", output),
-            None => at.param("lm_head.weight", self.body.tokens.weight()),
-        }
+        at.child("lm_head", &self.output);
     }
 }
 

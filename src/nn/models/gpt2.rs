@@ -127,7 +127,8 @@ impl Gpt2Config {
     pub fn causal_lm(&self, fresh: &mut Fresh) -> Result<CausalLm> {
         let body = self.body(fresh)?;
         let untied = !self.tie_word_embeddings;
-        Ok(CausalLm { output: untied.then(|| fresh.linear_with(self.n_embd, self.vocab_size, false)), body })
+        let output = untied.then(|| fresh.linear_with(self.n_embd, self.vocab_size, false));
+        Ok(CausalLm::new(body, output))
     }
 
     fn block(&self, layer: usize, fresh: &mut Fresh) -> Block {

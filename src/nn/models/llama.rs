@@ -160,7 +160,7 @@ impl LlamaConfig {
         let body = self.body(fresh)?;
         let untied = !self.tie_word_embeddings;
         let output = untied.then(|| fresh.linear_with(self.hidden_size, self.vocab_size, false));
-        Ok(CausalLm { body, output })
+        Ok(CausalLm::new(body, output))
     }
 
     fn block(&self, fresh: &mut Fresh) -> Block {
