@@ -3,7 +3,7 @@
 //! ```text
 //!             examples/   benches/   tests/
 //!    ────────────────────────────────────────────────
-//! 7  train     Trainer · Loader · checkpoint
+//! 7  train     Trainer · Loader · checkpoint          tasks  published data
 //! 6  adapters  the methods            optim  the updates
 //! 5  nn        Module tree · Param · Linear (with its adapter socket) · attention · block · models · generate
 //! 4  ops       methods on Tensor: forward, and an edge to each tracked input
@@ -11,7 +11,7 @@
 //! 2  device    Device · Array · Kernel          ┌ reference  f64, the definition
 //!              run(kernel): the one fork ───────┼ cpu/       f32, rayon, vectors
 //!                                               └ gpu/       f32, wgpu ── shaders/*.wgsl
-//! 1  layout · expr · rng · error                 plain arithmetic, no data
+//! 1  layout · expr · rng · metrics · error       plain arithmetic, no data
 //! ```
 //!
 //! A layer uses the layers below it, never one above or beside it; `ARCHITECTURE.md` says why.
@@ -31,10 +31,12 @@ pub mod device;
 pub mod error;
 pub mod expr;
 pub mod layout;
+pub mod metrics;
 pub mod nn;
 pub mod ops;
 pub mod optim;
 pub mod rng;
+pub mod tasks;
 pub mod tensor;
 pub mod train;
 

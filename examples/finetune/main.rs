@@ -12,7 +12,6 @@
 //! How a run is interrupted and gone on with is in `stage.rs`, the table and the picture in `report.rs`.
 
 mod language;
-mod mersenne;
 mod options;
 mod pretraining;
 mod report;

@@ -4,78 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::language::{LONGEST, Sentence};
-use super::mersenne::Mersenne;
-use super::task::read_table;
 use super::*;
 
 /// A folder for one test; it goes with its owner.
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("room for temporary files")
-}
-
-fn written(folder: &Path, bytes: &[u8]) -> PathBuf {
-    let path = folder.join("train.tsv");
-    fs::write(&path, bytes).unwrap();
-    path
-}
-
-#[test]
-fn every_mistake_in_a_table_is_reported_with_file_line_and_column() {
-    let folder = folder();
-    let mistakes: [(&[u8], &str); 12] = [
-        (b"", "line 1, column 1: the file is empty"),
-        (b"\n", "line 1, column 1: the header names"),
-        (b"label\tsentence\n", "line 2, column 1: the file ends after its header"),
-        (
-            b"label\twords\n0\ta\n",
-            "line 1, column 1: the header names [\"label\", \"words\"], but no column sentence",
-        ),
-        (
-            b"mark\tsentence\n0\ta\n",
-            "line 1, column 1: the header names [\"mark\", \"sentence\"], but no column label",
-        ),
-        (b"label\tsentence\n0\ta\n1\n", "line 3, column 2: the line has 1 columns, expected 2"),
-        (b"label\tsentence\n0\ta\tb\n", "line 2, column 3: the line has 3 columns, expected 2"),
-        (b"label\tsentence\n0\ta\n\n1\tb\n", "line 3, column 2: the line has 1 columns, expected 2"),
-        (b"label\tsentence\n2\ta\n", "line 2, column 1 (label): found \"2\", expected a label from 0 to 1"),
-        (
-            b"sentence\tlabel\na\tgood\n",
-            "line 2, column 2 (label): found \"good\", expected a label from 0 to 1",
-        ),
-        (b"label\tsentence\n1\t  \n", "line 2, column 2 (sentence): the text is empty"),
-        (b"label\tsentence\n0\ta\n1\tb\xff\n", "line 3, column 2: byte 4 of the line (0xff) is not UTF-8"),
-    ];
-    for (bytes, expected) in mistakes {
-        let path = written(folder.path(), bytes);
-        let found = read_table(&path, &["sentence"], 2).unwrap_err().to_string();
-        assert!(found.contains(&format!("{}, {expected}", path.display())), "{found}, expected {expected}");
-    }
-}
-
-#[test]
-fn a_table_is_read_by_the_names_of_its_columns() {
-    let folder = folder();
-    let expected = [("one, two".to_string(), 1), ("\u{e9}t\u{e9}".to_string(), 0)];
-    for bytes in [
-        "label\tsentence\n1\tone, two\n0\t\u{e9}t\u{e9}\n",
-        "content\tlabel\r\none, two\t1\r\n\u{e9}t\u{e9}\t0\r\n",
-        "\u{feff}label\tsentence\tsource\n1\tone, two\tx\n0\t\u{e9}t\u{e9}\t",
-    ] {
-        let path = written(folder.path(), bytes.as_bytes());
-        assert_eq!(read_table(&path, &["sentence", "content"], 2).unwrap(), expected);
-    }
-}
-
-#[test]
-fn rows_are_shuffled_as_python_shuffles_them() {
-    for (seed, expected) in [(0, [7, 8, 1, 5, 3, 4, 2, 0, 9, 6]), (7, [8, 3, 1, 4, 7, 0, 9, 6, 2, 5])] {
-        let mut items: Vec<usize> = (0..10).collect();
-        Mersenne::seeded(seed).shuffle(&mut items);
-        assert_eq!(items, expected, "seed {seed}");
-    }
-    let mut items: Vec<usize> = (0..1500).collect();
-    Mersenne::seeded(0).shuffle(&mut items);
-    assert_eq!(items[..6], [835, 1326, 876, 1348, 601, 131], "beyond the first 624 draws");
 }
 
 #[test]

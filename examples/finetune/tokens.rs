@@ -2,23 +2,22 @@
 
 use std::path::Path;
 
+use engrad::tasks::{self, Understanding};
 use engrad::{Error, Result};
 use tokenizers::{Tokenizer, TruncationParams};
 
-use super::mersenne::Mersenne;
-use super::task::{Example, Task, read_table};
+use super::task::{Example, Task};
 
 /// Reads SST-2 from `train.tsv` and `dev.tsv`: at most `rows` of the first, all of the second.
 ///
 /// **Errors** when a file is missing or malformed.
 pub fn sst2(model: &Path, data: &Path, rows: usize, max_length: usize) -> Result<Task> {
     let tokenizer = tokenizer(model, max_length)?;
-    let labels = vec!["negative", "positive"];
-    let read = |name: &str| read_table(&data.join(name), &["sentence", "content"], labels.len());
-    let mut train = read("train.tsv")?;
-    Mersenne::seeded(0).shuffle(&mut train);
-    train.truncate(rows);
-    Ok(Task { train: encode(&tokenizer, train)?, dev: encode(&tokenizer, read("dev.tsv")?)?, labels })
+    let mut examples = Understanding::Sst2.read(data)?;
+    examples.train.truncate(rows);
+    let labels = Understanding::Sst2.labels().to_vec();
+    let [train, dev] = [examples.train, examples.dev].map(|rows| encode(&tokenizer, rows));
+    Ok(Task { train: train?, dev: dev?, labels })
 }
 
 /// The tokenizer of a model directory. Its file may ask for padding to a fixed length, which would
@@ -34,8 +33,9 @@ fn tokenizer(model: &Path, max_length: usize) -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-fn encode(tokenizer: &Tokenizer, rows: Vec<(String, u32)>) -> Result<Vec<Example>> {
-    let (texts, labels): (Vec<String>, Vec<u32>) = rows.into_iter().unzip();
+fn encode(tokenizer: &Tokenizer, rows: Vec<tasks::Example>) -> Result<Vec<Example>> {
+    let labels: Vec<u32> = rows.iter().map(|row| row.label as u32).collect();
+    let texts: Vec<String> = rows.into_iter().map(|row| row.first).collect();
     let encoded = tokenizer
         .encode_batch_fast(texts, true)
         .map_err(|error| Error::Data(format!("the tokenizer refuses a text: {error}")))?;

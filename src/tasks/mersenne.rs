@@ -1,9 +1,9 @@
 //! Rows in the order in which a Python program would take them.
 //!
-//! The figures that this program's SST-2 accuracy is held against come from a Python run, which
-//! trained on the first 10,000 rows of `random.Random(0).shuffle(rows)`. A fair comparison trains on
-//! the same rows, so here is that generator: the Mersenne Twister (Matsumoto and Nishimura 1998,
-//! MT19937), seeded with one word and shuffling as CPython does.
+//! The figures that accuracy on SST-2 is held against come from a Python run, which trained on the
+//! first 10,000 rows of `random.Random(0).shuffle(rows)`. A fair comparison trains on the same rows, so
+//! here is that generator: the Mersenne Twister (Matsumoto and Nishimura 1998, MT19937), seeded with one
+//! word and shuffling as CPython does.
 
 const LENGTH: usize = 624;
 const MIDDLE: usize = 397;

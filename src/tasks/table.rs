@@ -1,0 +1,192 @@
+//! Rows of fields out of text files: tab-separated, or comma-separated with quotes.
+//!
+//! Every mistake is reported with the file, the line (from 1) and the column, which is the number of the
+//! field (from 1), with its name where the file has a header.
+//! Read next: `understanding.rs`.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// How fields stand in a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// Between tabs; quotes are characters like others.
+    Tabs,
+    /// Between commas; a field may stand in quotes, and then hold commas, line ends and doubled quotes
+    /// (RFC 4180).
+    Commas,
+}
+
+/// A line's fields.
+pub(super) struct Row {
+    /// The line at which it begins.
+    pub line: usize,
+    pub fields: Vec<String>,
+}
+
+/// All rows of a file.
+pub(super) struct Table {
+    path: PathBuf,
+    /// The names of the columns, where the file has a header.
+    names: Vec<String>,
+    pub rows: Vec<Row>,
+}
+
+impl Table {
+    /// Reads a file, whose first line may be a header.
+    ///
+    /// **Errors** when it cannot be read, is not UTF-8, has no rows, a quote does not close, or a row has
+    /// not as many fields as the header.
+    pub fn read(path: &Path, format: Format, header: bool) -> Result<Table> {
+        let text = text(path, format)?;
+        let mut table = Table { path: path.into(), names: Vec::new(), rows: Vec::new() };
+        if text.is_empty() {
+            return Err(table.fault(1, 1, "the file is empty"));
+        }
+        table.rows = match format {
+            Format::Tabs => tab_separated(&text),
+            Format::Commas => {
+                comma_separated(&text).map_err(|(line, column, what)| table.fault(line, column, what))?
+            }
+        };
+        if header {
+            table.names = table.rows.remove(0).fields;
+            if table.rows.is_empty() {
+                return Err(table.fault(2, 1, "the file ends after its header; expected rows"));
+            }
+            let count = table.names.len();
+            if let Some(row) = table.rows.iter().find(|row| row.fields.len() != count) {
+                let found = row.fields.len();
+                let what = format!("the line has {found} columns, expected {count}");
+                return Err(table.fault(row.line, found.min(count) + 1, what));
+            }
+        }
+        Ok(table)
+    }
+
+    /// The place of the first column that has one of the names.
+    ///
+    /// **Errors** when the header has none of them.
+    pub fn column(&self, names: &[&str]) -> Result<usize> {
+        let place = self.names.iter().position(|name| names.contains(&name.as_str()));
+        place.ok_or_else(|| {
+            let what = format!("the header names {:?}, but no column {}", self.names, names.join(" or "));
+            self.fault(1, 1, what)
+        })
+    }
+
+    /// A field that must be there and hold text.
+    pub fn field<'a>(&self, row: &'a Row, at: usize) -> Result<&'a str> {
+        let Some(field) = row.fields.get(at) else {
+            let (found, expected) = (row.fields.len(), at + 1);
+            let what = format!("the line has {found} columns, expected {expected} or more");
+            return Err(self.fault(row.line, found + 1, what));
+        };
+        if field.trim().is_empty() {
+            return Err(self.fault_in(row, at, "the text is empty"));
+        }
+        Ok(field)
+    }
+
+    /// A mistake in a field of a row.
+    pub fn fault_in(&self, row: &Row, at: usize, what: impl std::fmt::Display) -> Error {
+        let name = self.names.get(at).map_or(String::new(), |name| format!(" ({name})"));
+        Error::Data(format!("{}, line {}, column {}{name}: {what}", self.path.display(), row.line, at + 1))
+    }
+
+    fn fault(&self, line: usize, column: usize, what: impl std::fmt::Display) -> Error {
+        Error::Data(format!("{}, line {line}, column {column}: {what}", self.path.display()))
+    }
+}
+
+/// A file's text without the mark that some systems put at the beginning of UTF-8.
+pub(super) fn text(path: &Path, format: Format) -> Result<String> {
+    let bytes = std::fs::read(path).map_err(|source| Error::io(path, source))?;
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(text.strip_prefix('\u{feff}').map(String::from).unwrap_or(text)),
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to();
+            let bytes = error.as_bytes();
+            let start = bytes[..at].iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
+            let line = 1 + bytes[..at].iter().filter(|&&byte| byte == b'\n').count();
+            let separator = if format == Format::Tabs { b'\t' } else { b',' };
+            let column = 1 + bytes[start..at].iter().filter(|&&byte| byte == separator).count();
+            Err(Error::Data(format!(
+                "{}, line {line}, column {column}: byte {} of the line (0x{:02x}) is not UTF-8",
+                path.display(),
+                at - start + 1,
+                bytes[at]
+            )))
+        }
+    }
+}
+
+fn tab_separated(text: &str) -> Vec<Row> {
+    let lines = text.strip_suffix('\n').unwrap_or(text).split('\n');
+    let fields = |line: &str| line.strip_suffix('\r').unwrap_or(line).split('\t').map(String::from).collect();
+    lines.zip(1..).map(|(text, line)| Row { line, fields: fields(text) }).collect()
+}
+
+/// The rows, or line, column and kind of the first mistake.
+fn comma_separated(text: &str) -> std::result::Result<Vec<Row>, (usize, usize, String)> {
+    let mut commas = Commas { rest: text, line: 1 };
+    let mut rows = Vec::new();
+    while !commas.rest.is_empty() {
+        let mut row = Row { line: commas.line, fields: Vec::new() };
+        loop {
+            let began = commas.line;
+            let field = commas.field().map_err(|what| (began, row.fields.len() + 1, what))?;
+            row.fields.push(field);
+            match commas.rest.strip_prefix(',') {
+                Some(rest) => commas.rest = rest,
+                None => break,
+            }
+        }
+        if let Some(rest) = commas.rest.strip_prefix('\n') {
+            commas = Commas { rest, line: commas.line + 1 };
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// What is left of a comma-separated text, and the line at which it begins.
+struct Commas<'a> {
+    rest: &'a str,
+    line: usize,
+}
+
+impl Commas<'_> {
+    /// Takes the next field; what is left then is empty, or begins with a comma or a line end.
+    fn field(&mut self) -> std::result::Result<String, String> {
+        let Some(mut rest) = self.rest.strip_prefix('"') else {
+            let (field, rest) = self.rest.split_at(self.rest.find([',', '\n']).unwrap_or(self.rest.len()));
+            if field.contains('"') {
+                return Err(
+                    "a quote in a field that does not begin with one; double it and quote the field".into()
+                );
+            }
+            self.rest = rest;
+            return Ok(field.strip_suffix('\r').unwrap_or(field).into());
+        };
+        let mut field = String::new();
+        loop {
+            let end = rest.find('"').ok_or("the quote that opens the field does not close")?;
+            field.push_str(&rest[..end]);
+            rest = &rest[end + 1..];
+            // Two quotes stand for one.
+            let Some(after) = rest.strip_prefix('"') else { break };
+            field.push('"');
+            rest = after;
+        }
+        self.line += field.matches('\n').count();
+        self.rest = rest.strip_prefix('\r').unwrap_or(rest);
+        match self.rest.chars().next() {
+            None | Some(',' | '\n') => Ok(field),
+            Some(c) => {
+                Err(format!("{c:?} follows the quote that closes the field; expected a comma or a line end"))
+            }
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! Published tasks are read as they are published, and every mistake in a file names line and column.
+
+use std::fs;
+use std::path::Path;
+
+use engrad::Result;
+use engrad::tasks::{Example, Examples, Generation, Mersenne, Record, Understanding, nearest};
+
+/// A directory with these files.
+fn directory(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    files.iter().for_each(|(name, bytes)| fs::write(directory.path().join(name), bytes).unwrap());
+    directory
+}
+
+fn example(first: &str, second: Option<&str>, label: f64) -> Example {
+    Example { first: first.into(), second: second.map(String::from), label }
+}
+
+fn read(task: Understanding, files: &[(&str, &str)]) -> Result<Examples> {
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
+    task.read(directory(&files).path())
+}
+
+#[test]
+fn every_published_layout_is_read() {
+    use Understanding::*;
+    let pair = |label| example("one, two", Some("\"a\" b"), label);
+    // Task, training file, measuring file, the same two rows in the task's own columns, labels.
+    let rows: [(Understanding, &str, &str, &str, [Example; 2]); 9] = [
+        (
+            Cola,
+            "in_domain_train.tsv",
+            "in_domain_dev.tsv",
+            "gj04\t1\t\ta b\nks08\t0\t*\tc d\n",
+            sentences(&["a b", "c d"]),
+        ),
+        (Cola, "train.tsv", "dev.tsv", "gj04\t1\t\ta b\r\nks08\t0\t*\tc d\r\n", sentences(&["a b", "c d"])),
+        (
+            Rte,
+            "train.tsv",
+            "dev.tsv",
+            "index\tsentence1\tsentence2\tlabel\n0\tone, two\t\"a\" b\tentailment\n1\tone, two\t\"a\" b\tnot_entailment\n",
+            [pair(1.0), pair(0.0)],
+        ),
+        (
+            Stsb,
+            "sts-train.csv",
+            "sts-dev.csv",
+            "news\tf\t2012\t1\t3.750\tone, two\t\"a\" b\nnews\tf\t2012\t1\t0\tone, two\t\"a\" b\thttp\tx",
+            [pair(3.75), pair(0.0)],
+        ),
+        (
+            Stsb,
+            "train.tsv",
+            "dev.tsv",
+            "index\tgenre\tsentence1\tsentence2\tscore\n0\tx\tone, two\t\"a\" b\t5.0\n0\tx\tone, two\t\"a\" b\t1\n",
+            [pair(5.0), pair(1.0)],
+        ),
+        (
+            Mnli,
+            "train.tsv",
+            "dev_matched.tsv",
+            "index\tsentence1\tsentence2\tgold_label\n0\tone, two\t\"a\" b\tcontradiction\n0\tone, two\t\"a\" b\tneutral\n",
+            [pair(2.0), pair(1.0)],
+        ),
+        (
+            Qnli,
+            "train.tsv",
+            "dev.tsv",
+            "index\tquestion\tsentence\tlabel\n0\tone, two\t\"a\" b\tentailment\n1\tone, two\t\"a\" b\tnot_entailment\n",
+            [pair(1.0), pair(0.0)],
+        ),
+        (
+            Qqp,
+            "train.tsv",
+            "dev.tsv",
+            "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n0\t1\t2\tone, two\t\"a\" b\t1\n0\t1\t2\tone, two\t\"a\" b\t0\n",
+            [pair(1.0), pair(0.0)],
+        ),
+        (
+            Mrpc,
+            "train.tsv",
+            "dev.tsv",
+            "\u{feff}Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t1\t2\tone, two\t\"a\" b\n0\t1\t2\tone, two\t\"a\" b\n",
+            [pair(1.0), pair(0.0)],
+        ),
+    ];
+    for (task, train, dev, text, expected) in rows {
+        let read =
+            read(task, &[(train, text), (dev, text)]).unwrap_or_else(|error| panic!("{task}: {error}"));
+        assert_eq!((&read.train[..], &read.dev[..]), (&expected[..], &expected[..]), "{task} from {train}");
+    }
+}
+
+fn sentences(texts: &[&str; 2]) -> [Example; 2] {
+    [example(texts[0], None, 1.0), example(texts[1], None, 0.0)]
+}
+
+#[test]
+fn without_a_file_to_measure_on_the_last_rows_are_held_out() {
+    for (task, file, header, held_out) in [
+        (Understanding::Rte, "train.tsv", "index\tsentence1\tsentence2\tlabel\n", 250),
+        (Understanding::Mrpc, "msr_paraphrase_train.txt", "label\tQuality\t#1 String\t#2 String\n", 408),
+    ] {
+        let row = |at: usize| match task {
+            Understanding::Rte => format!("{at}\ttext {at}\tother\tentailment\n"),
+            _ => format!("x\t1\ttext {at}\tother\n"),
+        };
+        let text = |count| header.to_string() + &(0..count).map(row).collect::<String>();
+        let rows = read(task, &[(file, &text(held_out + 3))]).unwrap();
+        assert_eq!((rows.train.len(), rows.dev.len()), (3, held_out));
+        assert_eq!((&*rows.train[2].first, &*rows.dev[0].first), ("text 2", "text 3"));
+        let error = read(task, &[(file, &text(held_out))]).unwrap_err().to_string();
+        assert!(error.contains(&format!("expected more than the {held_out}")), "{error}");
+    }
+}
+
+#[test]
+fn sst2_is_shuffled_as_python_shuffles_it() {
+    let rows: String = (0..10).map(|at| format!("{}\ttext {at}\n", at % 2)).collect();
+    let file = format!("label\tcontent\n{rows}");
+    let read = read(Understanding::Sst2, &[("train.tsv", &file), ("dev.tsv", &file)]).unwrap();
+    let order: Vec<String> = read.train.iter().map(|example| example.first.replace("text ", "")).collect();
+    assert_eq!(order.join(" "), "7 8 1 5 3 4 2 0 9 6");
+    assert_eq!(read.dev[3], example("text 3", None, 1.0));
+
+    for (seed, expected) in [(0, [7, 8, 1, 5, 3, 4, 2, 0, 9, 6]), (7, [8, 3, 1, 4, 7, 0, 9, 6, 2, 5])] {
+        let mut items: Vec<usize> = (0..10).collect();
+        Mersenne::seeded(seed).shuffle(&mut items);
+        assert_eq!(items, expected, "seed {seed}");
+    }
+    let mut items: Vec<usize> = (0..1500).collect();
+    Mersenne::seeded(0).shuffle(&mut items);
+    assert_eq!(items[..6], [835, 1326, 876, 1348, 601, 131], "beyond the first 624 draws");
+}
+
+#[test]
+fn every_mistake_in_a_table_is_reported_with_file_line_and_column() {
+    use Understanding::*;
+    let mistakes: [(Understanding, &str, &[u8], &str); 16] = [
+        (Sst2, "train.tsv", b"", "line 1, column 1: the file is empty"),
+        (Sst2, "train.tsv", b"\xef\xbb\xbf", "line 1, column 1: the file is empty"),
+        (Sst2, "train.tsv", b"\n", "line 2, column 1: the file ends after its header"),
+        (Sst2, "train.tsv", b"label\tsentence\n", "line 2, column 1: the file ends after its header"),
+        (
+            Sst2,
+            "train.tsv",
+            b"label\twords\n0\ta\n",
+            "line 1, column 1: the header names [\"label\", \"words\"], but no column sentence or content",
+        ),
+        (
+            Sst2,
+            "train.tsv",
+            b"mark\tsentence\n0\ta\n",
+            "line 1, column 1: the header names [\"mark\", \"sentence\"], but no column label",
+        ),
+        (
+            Sst2,
+            "train.tsv",
+            b"label\tsentence\n0\ta\n1\n",
+            "line 3, column 2: the line has 1 columns, expected 2",
+        ),
+        (
+            Sst2,
+            "train.tsv",
+            b"label\tsentence\n0\ta\tb\n",
+            "line 2, column 3: the line has 3 columns, expected 2",
+        ),
+        (
+            Sst2,
+            "train.tsv",
+            b"label\tsentence\n0\ta\n\n1\tb\n",
+            "line 3, column 2: the line has 1 columns, expected 2",
+        ),
+        (
+            Sst2,
+            "train.tsv",
+            b"sentence\tlabel\na\tgood\n",
+            "line 2, column 2 (label): found \"good\", expected the label 0 or 1",
+        ),
+        (Sst2, "train.tsv", b"label\tsentence\n1\t  \n", "line 2, column 2 (sentence): the text is empty"),
+        (
+            Sst2,
+            "train.tsv",
+            b"label\tsentence\n0\ta\n1\tb\xff\n",
+            "line 3, column 2: byte 4 of the line (0xff) is not UTF-8",
+        ),
+        (
+            Cola,
+            "in_domain_train.tsv",
+            b"gj04\t1\t\ta\ngj04\t1\n",
+            "line 2, column 3: the line has 2 columns, expected 4 or more",
+        ),
+        (
+            Cola,
+            "in_domain_train.tsv",
+            b"gj04\t2\t\ta\n",
+            "line 1, column 2: found \"2\", expected the label 0 or 1",
+        ),
+        (
+            Rte,
+            "train.tsv",
+            b"index\tsentence1\tsentence2\tlabel\n0\ta\tb\tmaybe\n",
+            "line 2, column 4 (label): found \"maybe\", expected the label not_entailment or entailment",
+        ),
+        (
+            Stsb,
+            "sts-train.csv",
+            b"a\tb\tc\td\t5.5\te\tf\n",
+            "line 1, column 5: found \"5.5\", expected a score from 0 to 5",
+        ),
+    ];
+    for (task, file, bytes, expected) in mistakes {
+        let directory = directory(&[(file, bytes)]);
+        let found = task.read(directory.path()).unwrap_err().to_string();
+        let expected = format!("{}, {expected}", directory.path().join(file).display());
+        assert!(found.contains(&expected), "{found}\nexpected {expected}");
+    }
+}
+
+#[test]
+fn every_mistake_in_a_generation_file_is_reported_with_file_line_and_column() {
+    use Generation::*;
+    let mistakes: [(Generation, &str, &[u8], &str); 13] = [
+        (E2e, "devset.csv", b"", "line 1, column 1: the file is empty"),
+        (E2e, "devset.csv", b"mr,ref\n", "line 2, column 1: the file ends after its header"),
+        (
+            E2e,
+            "devset.csv",
+            b"mr,text\na[b],c\n",
+            "line 1, column 1: the header names [\"mr\", \"text\"], but no column ref",
+        ),
+        (
+            E2e,
+            "devset.csv",
+            b"mr,ref\n\"a[b]\",\"c\nd\n",
+            "line 2, column 2: the quote that opens the field does not close",
+        ),
+        (
+            E2e,
+            "devset.csv",
+            b"mr,ref\n\"a[b],\"c\"\n",
+            "line 2, column 1: 'c' follows the quote that closes the field",
+        ),
+        (
+            E2e,
+            "devset.csv",
+            b"mr,ref\na[b],c \"d\"\n",
+            "line 2, column 2: a quote in a field that does not begin with one",
+        ),
+        (
+            E2e,
+            "devset.csv",
+            b"mr,ref\n\"a[b]\",\"c\nd\"\na[b]\n",
+            "line 4, column 2: the line has 1 columns, expected 2",
+        ),
+        (
+            E2e,
+            "devset.csv",
+            b"mr,ref\na(b),c\n",
+            "line 2, column 1 (mr): found \"a(b)\", expected name[value]",
+        ),
+        (
+            E2e,
+            "devset.csv",
+            b"mr,ref\na[b],\xc3\n",
+            "line 2, column 2: byte 6 of the line (0xc3) is not UTF-8",
+        ),
+        (
+            Webnlg,
+            "train.json",
+            b"{\"entries\": [\n{\"1\": {\"modifiedtripleset\": []}}]}",
+            "line 2, column 31: missing field `lexicalisations`",
+        ),
+        (Webnlg, "train.json", b"", "line 1, column 1: EOF while parsing"),
+        (Dart, "dart-v1.1.1-full-dev.json", b"[]", "line 1, column 1: no record with a text"),
+        (
+            Dart,
+            "dart-v1.1.1-full-dev.json",
+            b"[{\"tripleset\": [[\"a\",\n\"b\"]], \"annotations\": []}]",
+            "line 2, column 4: invalid length 2",
+        ),
+    ];
+    for (task, file, bytes, expected) in mistakes {
+        let directory = directory(&[(file, bytes)]);
+        let found = task.read(directory.path()).unwrap_err().to_string();
+        let expected = format!("{}, {expected}", directory.path().join(file).display());
+        assert!(found.contains(&expected), "{found}\nexpected {expected}");
+    }
+}
+
+#[test]
+fn records_become_prompts_with_all_texts_that_say_them() {
+    let rows: String = (0..10)
+        .map(|at| format!("\"name[N{at}], area[city, centre]\",\"It said \"\"{at}\"\",\nso.\"\r\n"))
+        .collect();
+    let csv = format!("mr,ref\r\n{rows}\"name[N0], area[city, centre]\",another\r\n");
+    let records = Generation::E2e.read(directory(&[("devset.csv", csv.as_bytes())]).path()).unwrap();
+    let first = Record {
+        prompt: "name : N0 | area : city, centre".into(),
+        references: vec!["It said \"0\",\nso.".into(), "another".into()],
+    };
+    assert_eq!((&records.train[0], records.train.len(), records.dev.len()), (&first, 9, 1));
+    assert_eq!(records.dev[0].prompt, "name : N9 | area : city, centre");
+
+    let webnlg = br#"{"entries": [{"1": {"modifiedtripleset": [{"subject": "A", "property": "in", "object": "B"},
+        {"subject": "B", "property": "of", "object": "C"}], "lexicalisations": [{"comment": "good", "lex": "A is in B."},
+        {"comment": "bad", "lex": "?"}]}}, {"2": {"modifiedtripleset": [], "lexicalisations": []}}]}"#;
+    let records = Generation::Webnlg
+        .read(directory(&[("train.json", webnlg), ("dev_part.json", webnlg)]).path())
+        .unwrap();
+    let expected = Record { prompt: "A : in : B | B : of : C".into(), references: vec!["A is in B.".into()] };
+    assert_eq!((records.train, records.dev), (vec![expected.clone()], vec![expected]));
+
+    let dart = br#"[{"tripleset": [["A", "IN", "B"]], "annotations": [{"source": "x", "text": "one"}]},
+        {"tripleset": [["A", "IN", "B"]], "annotations": [{"source": "y", "text": "two"}]}]"#;
+    let files: [(&str, &[u8]); 2] =
+        [("dart-v1.1.1-full-train.json", dart), ("dart-v1.1.1-full-dev.json", dart)];
+    let records = Generation::Dart.read(directory(&files).path()).unwrap();
+    let expected = Record { prompt: "A : IN : B".into(), references: vec!["one".into(), "two".into()] };
+    assert_eq!(records.dev, [expected]);
+}
+
+#[test]
+fn what_is_not_there_or_not_known_is_named() {
+    let empty = directory(&[]);
+    let path = empty.path().display().to_string();
+    let mrpc = Understanding::Mrpc.read(empty.path()).unwrap_err().to_string();
+    assert!(mrpc.contains(&path) && mrpc.contains("msr_paraphrase_train.txt or train.tsv"), "{mrpc}");
+    assert!(Generation::E2e.read(empty.path()).unwrap_err().to_string().contains("no file of e2e"));
+    assert!("sst-2".parse::<Understanding>().unwrap_err().to_string().contains("did you mean sst2?"));
+    assert!("web-nlg".parse::<Generation>().unwrap_err().to_string().contains("did you mean webnlg?"));
+    assert_eq!(nearest("lerning_rate", ["batch", "learning_rate", "rank"]), Some("learning_rate"));
+    for task in Understanding::ALL {
+        assert_eq!(task.name().parse::<Understanding>().unwrap(), task);
+    }
+}
+
+#[test]
+fn each_task_is_judged_as_glue_judges_it() {
+    let measured = |task: Understanding| task.measure(&[1.0, 0.0, 1.0, 1.0], &[1.0, 1.0, 1.0, 0.0]);
+    assert_eq!(measured(Understanding::Sst2), [0.5]);
+    assert_eq!(measured(Understanding::Mrpc), [0.5, 2.0 / 3.0]);
+    assert!((measured(Understanding::Cola)[0] + 1.0 / 3.0).abs() < 1e-15);
+    assert!((Understanding::Stsb.measure(&[0.0, 2.0, 5.0], &[1.0, 2.0, 3.0])[1] - 1.0).abs() < 1e-15);
+    for task in Understanding::ALL {
+        assert_eq!(task.measure(&[1.0, 0.0], &[1.0, 0.0]).len(), task.measures().len(), "{task}");
+    }
+}
+
+/// The numbers of rows that the notes beside the published files give, where the files are there. Of DART's
+/// 2,768 entries some tell the same facts in other words.
+#[test]
+fn the_published_files_have_the_rows_that_their_notes_count() {
+    let data = Path::new("../shared/data");
+    if !data.is_dir() {
+        eprintln!("skipped: no published files in {}", data.display());
+        return;
+    }
+    for (task, folder, train, dev) in [
+        (Understanding::Cola, "cola", 8551, 527),
+        (Understanding::Sst2, "sst2", 67_349, 872),
+        (Understanding::Mrpc, "mrpc", 3668, 408),
+        (Understanding::Rte, "rte", 2240, 250),
+        (Understanding::Stsb, "stsb", 5749, 1500),
+    ] {
+        let rows = task.read(data.join(folder)).unwrap();
+        assert_eq!((rows.train.len(), rows.dev.len()), (train, dev), "{task}");
+    }
+    for (task, folder, records) in [
+        (Generation::E2e, "e2e", 547),
+        (Generation::Webnlg, "webnlg2017", 611),
+        (Generation::Dart, "dart", 2721),
+    ] {
+        let read = task.read(data.join(folder)).unwrap();
+        assert_eq!(read.train.len() + read.dev.len(), records, "{task}");
+    }
+}
