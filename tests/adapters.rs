@@ -10,7 +10,7 @@ use engrad::adapters::{
     self, AdaLora, Adapted, Dora, Ia3, LoHa, LoKr, Lora, Method, Mtlora, San, SanMode, Ssf, Structure,
     TriAdaptLora, Vera,
 };
-use engrad::nn::{Classifier, freeze, linears, named_params, unfreeze};
+use engrad::nn::{Classifier, freeze, named_params, sockets, unfreeze};
 use engrad::optim::{AdamW, Schedule};
 use engrad::train::Trainer;
 use engrad::{Device, Error, Rng, Tensor, inference, training};
@@ -166,7 +166,7 @@ on_every_device! {
         every_method(|subject| {
             let model = model(device);
             moved(subject, &model);
-            for (path, linear) in linears(&model) {
+            for (path, linear) in sockets(&model) {
                 let Some(adapter) = linear.adapter() else { continue };
                 let x = Tensor::normal(1.0, [2, 3, linear.inputs()], &mut Rng::seeded(3), device);
                 let [fast, defined] = inference(|| {
@@ -298,7 +298,7 @@ on_every_device! {
             assert!(error.contains("self.value") && error.contains("detach"), "{error}");
             assert_eq!((output(&model), tiny::state(&model)), (before, state));
             first.detach();
-            assert!(linears(&model).iter().all(|(_, linear)| linear.adapter().is_none()));
+            assert!(sockets(&model).iter().all(|(_, linear)| linear.adapter().is_none()));
         });
     }
 

@@ -19,7 +19,7 @@ use std::time::Instant;
 use engrad::adapters::{self, Adapted};
 use engrad::nn::{
     CausalLm, Classifier, Encoder, LanguageModel, Model, Module, Pretrained, Sequences, Side, TokenBatch,
-    Walker, Weights, files, linears, named_params,
+    Walker, Weights, files, named_params, sockets,
 };
 use engrad::{Device, Ids, Rng, Tensor, inference};
 use stored::{Stored, deviation, summarised};
@@ -147,7 +147,8 @@ impl Base {
         let (module, name) = path.rsplit_once('.').expect("a module and a name");
         let params = named_params(self);
         let (_, param) = params.iter().find(|(other, _)| other == path).expect("a parameter of the model");
-        let linear = linears(self).into_iter().find(|(other, _)| other == module);
+        let mut layers = sockets(self).into_iter().filter(|(_, layer)| !layer.is_embedding());
+        let linear = layers.find(|(other, _)| other == module);
         let value = match linear.and_then(|(_, linear)| Some((linear.adapter()?, linear.base()))) {
             None => param.value(),
             Some((adapter, base)) => {

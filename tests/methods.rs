@@ -185,7 +185,7 @@ fn values_outside_of_the_blocks_are_refused() {
         message.contains("triadapt_L") && message.contains("triadapt_U") && !message.contains("triadapt_A"),
         "{message}"
     );
-    assert!(model.layers[0].1.adapter().is_none());
+    assert!(model.layers[0].1.socket().adapter().is_none());
 }
 
 // The laws that every method keeps.

@@ -1,126 +1,28 @@
-//! A model with adapters: attaching, merging, and what is trained.
-//! Read next: `files.rs`.
+//! A model with adapters: one or several by name, of which one is active.
+//!
+//! The active adapter sits in the model's sockets; the others stand outside with all that belongs to
+//! them, heads trained beside them included. So the model knows nothing of names, and an adapter that
+//! is not active costs and changes nothing. Read next: `files.rs`, `combine.rs`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
 
-use super::{Check, Method, Pace, Site, Targets, Update, files};
+use super::attached::{Attached, Host};
+use super::{Check, Method, Pace, Targets, Update, files};
 use crate::error::{Error, Result};
-use crate::nn::{
-    Adapter, Embedding, Form, Linear, Module, Param, Part, Pattern, Summary, Walker, Weights, named_params,
-};
+use crate::nn::{Module, Param, Pattern, Summary};
 use crate::tensor::Tensor;
 
-/// A layer with a socket.
-#[derive(Clone)]
-enum Layer {
-    Linear(Linear),
-    Embedding(Embedding),
-}
-
-/// A layer and the adapter that belongs there.
-#[derive(Clone)]
-pub(super) struct Place {
-    pub(super) path: String,
-    layer: Layer,
-    pub(super) adapter: Arc<dyn Adapter>,
-}
-
-impl Place {
-    pub(super) fn base(&self) -> Weights {
-        self.layer.base()
-    }
-
-    pub(super) fn is_embedding(&self) -> bool {
-        matches!(self.layer, Layer::Embedding(_))
-    }
-
-    /// Whether files hold the layer's matrix as `[in, out]`.
-    pub(super) fn is_transposed(&self) -> bool {
-        matches!(&self.layer, Layer::Linear(linear) if linear.weight().form() == Form::Transposed)
-    }
-
-    /// The adapter's own parameters by their full paths.
-    pub(super) fn params(&self) -> Vec<(String, Param)> {
-        let mut found = Vec::new();
-        Walker::visit(&*self.adapter, &mut |name, part| {
-            if let Part::Param(param) = part {
-                found.push((format!("{}.{name}", self.path), param.clone()));
-            }
-        });
-        found
-    }
-}
-
-impl Layer {
-    fn base(&self) -> Weights {
-        match self {
-            Layer::Linear(linear) => linear.base(),
-            Layer::Embedding(embedding) => embedding.base(),
-        }
-    }
-
-    fn attach(&self, adapter: Arc<dyn Adapter>) -> Result<()> {
-        match self {
-            Layer::Linear(linear) => linear.attach(adapter),
-            Layer::Embedding(embedding) => embedding.attach(adapter),
-        }
-    }
-
-    fn detach(&self) {
-        match self {
-            Layer::Linear(linear) => drop(linear.detach()),
-            Layer::Embedding(embedding) => drop(embedding.detach()),
-        }
-    }
-
-    fn merge(&self) {
-        match self {
-            Layer::Linear(linear) => linear.merge(),
-            Layer::Embedding(embedding) => embedding.merge(),
-        }
-    }
-
-    fn unmerge(&self) {
-        match self {
-            Layer::Linear(linear) => linear.unmerge(),
-            Layer::Embedding(embedding) => embedding.unmerge(),
-        }
-    }
-
-    fn site(&self, path: &str, number: usize) -> Site {
-        let base = self.base();
-        let [rows, columns] = [base.weight.sizes()[0], base.weight.sizes()[1]];
-        let embedding = matches!(self, Layer::Embedding(_));
-        let (inputs, outputs) = if embedding { (rows, columns) } else { (columns, rows) };
-        let device = base.weight.device();
-        Site { path: path.to_string(), inputs, outputs, embedding, base, device, number }
-    }
-}
-
-/// A base parameter that is trained beside the adapters.
-#[derive(Clone)]
-pub(super) struct Beside {
-    pub(super) path: String,
-    pub(super) param: Param,
-    /// Whether the method asked for it; the others form the file's `modules_to_save`.
-    pub(super) by_method: bool,
-    /// Its value before.
-    original: Tensor,
-}
+/// The name of the adapter that [`attach`] and [`load`](super::load) make, as in PEFT.
+pub(super) const DEFAULT: &str = "default";
 
 /// A model's adapters: what was attached where, and what is trained beside it.
 pub struct Adapted {
-    pub(super) method: Box<dyn Method>,
-    pub(super) places: Vec<Place>,
-    /// Every parameter that the model had before.
-    pub(super) base: Vec<(String, Param)>,
-    /// Which of them were frozen before.
-    frozen: Vec<Param>,
-    pub(super) beside: Vec<Beside>,
-    /// The values of `beside` while the adapters are out of their sockets.
-    kept: Option<Vec<Tensor>>,
+    pub(super) host: Host,
+    pub(super) adapters: Vec<(String, Attached)>,
+    /// The one in use, or in use again after [`Adapted::enable`].
+    active: usize,
 }
 
 /// Freezes the model and puts the method's adapters into every layer that the targets choose.
@@ -144,77 +46,146 @@ pub fn attach(
     targets: impl Into<Targets>,
     method: impl Into<Box<dyn Method>>,
 ) -> Result<Adapted> {
-    attach_boxed(model, &targets.into(), method.into())
-}
-
-/// As [`attach`]; a method that trains base parameters only needs no layer that fits.
-pub(super) fn attach_boxed(
-    model: &dyn Module,
-    targets: &Targets,
-    mut method: Box<dyn Method>,
-) -> Result<Adapted> {
-    let base = named_params(model);
-    let all = layers(model);
-    let chosen = all.iter().filter(|(path, layer)| {
-        let embedding = matches!(layer, Layer::Embedding(_));
-        method.adapts() && targets.choose(path, embedding) && (!embedding || method.embeds())
-    });
-    let chosen: Vec<&(String, Layer)> = chosen.collect();
-    let mut places: Vec<Place> = Vec::new();
-    for (number, (path, layer)) in chosen.into_iter().enumerate() {
-        let attached = method
-            .attach(&layer.site(path, number))
-            .and_then(|adapter| layer.attach(adapter.clone()).map(|()| adapter));
-        match attached {
-            Ok(adapter) => places.push(Place { path: path.clone(), layer: layer.clone(), adapter }),
-            Err(error) => {
-                places.iter().for_each(|place| place.layer.detach());
-                return Err(Error::Adapter(format!("{path}: {error}")));
-            }
-        }
-    }
-    let module = |path: &str| path.rsplit_once('.').map_or(String::new(), |(module, _)| module.to_string());
-    method.attached();
-    let chosen = |path: &str| match method.adapts() {
-        true => places.iter().any(|place| place.path == module(path)),
-        false => targets.choose(&module(path), false),
-    };
-    let trained: Vec<String> =
-        base.iter().map(|(path, _)| path.clone()).filter(|path| method.trains(path, chosen(path))).collect();
-    if places.is_empty() && trained.is_empty() {
-        let linear = all.iter().find(|(_, layer)| matches!(layer, Layer::Linear(_)));
-        let example = linear.map_or("none", |(path, _)| path);
-        return Err(Error::Adapter(format!(
-            "no linear layer fits {targets}; the first one is called {example}"
-        )));
-    }
-    let frozen = base.iter().filter(|(_, param)| !param.is_trainable()).map(|(_, p)| p.clone()).collect();
-    base.iter().for_each(|(_, param)| param.freeze());
-    let mut adapted = Adapted { method, places, base, frozen, beside: Vec::new(), kept: None };
-    adapted.train_beside(|path| trained.iter().any(|trained| trained == path), true);
-    Ok(adapted)
-}
-
-/// Every layer with a socket, by path, in forward order.
-fn layers(model: &dyn Module) -> Vec<(String, Layer)> {
-    let mut found = Vec::new();
-    Walker::visit(model, &mut |path, part| match part {
-        Part::Linear(linear) => found.push((path.to_string(), Layer::Linear(linear.clone()))),
-        Part::Embedding(table) => found.push((path.to_string(), Layer::Embedding(table.clone()))),
-        Part::Param(_) => {}
-    });
-    found
+    Adapted::first(model, |host| host.attach(&targets.into(), method.into()))
 }
 
 impl Adapted {
-    /// Trains the base parameters whose path fits too (heads, norms); their modules join the adapter's
-    /// file.
+    /// A model's first adapter.
     ///
-    /// **Errors** when none fits; the adapters are then out again.
+    /// **Errors** when it cannot be made; the model is then as it was.
+    pub(super) fn first(model: &dyn Module, make: impl FnOnce(&Host) -> Result<Attached>) -> Result<Adapted> {
+        let host = Host::of(model);
+        match make(&host) {
+            Ok(attached) => Ok(Adapted { adapters: vec![(DEFAULT.to_string(), attached)], active: 0, host }),
+            Err(error) => {
+                host.thaw();
+                Err(error)
+            }
+        }
+    }
+
+    /// Puts one more adapter beside those that are there, and makes it the active one.
+    ///
+    /// **Errors** as [`attach`], and when the name is taken or cannot name a directory; everything is
+    /// then as it was.
+    pub fn add(
+        &mut self,
+        name: &str,
+        targets: impl Into<Targets>,
+        method: impl Into<Box<dyn Method>>,
+    ) -> Result<()> {
+        self.add_made(name, |host| host.attach(&targets.into(), method.into()))
+    }
+
+    /// Puts a saved adapter beside those that are there, and makes it the active one.
+    ///
+    /// **Errors** as [`load`](super::load), and when the name is taken or cannot name a directory;
+    /// everything is then as it was.
+    pub fn load(&mut self, name: &str, directory: impl AsRef<Path>) -> Result<()> {
+        self.add_made(name, |host| files::load_onto(host, directory.as_ref()))
+    }
+
+    fn add_made(&mut self, name: &str, make: impl FnOnce(&Host) -> Result<Attached>) -> Result<()> {
+        self.check_new(name)?;
+        let enabled = self.is_enabled();
+        self.disable();
+        match make(&self.host) {
+            Ok(attached) => {
+                self.adapters.push((name.to_string(), attached));
+                self.active = self.adapters.len() - 1;
+                Ok(())
+            }
+            Err(error) => {
+                if enabled {
+                    self.enable()?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// A name becomes a directory's.
+    pub(super) fn check_new(&self, name: &str) -> Result<()> {
+        let fits = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
+        if name.is_empty() || !name.chars().all(fits) {
+            return Err(Error::Adapter(format!(
+                "{name:?} cannot name an adapter; expected letters, digits, - and _"
+            )));
+        }
+        match self.names().contains(&name) {
+            true => Err(Error::Adapter(format!("there is an adapter called {name:?} already"))),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn number(&self, name: &str) -> Result<usize> {
+        let found = self.adapters.iter().position(|(other, _)| other == name);
+        found.ok_or_else(|| {
+            Error::Adapter(format!("there is no adapter called {name:?}, only {:?}", self.names()))
+        })
+    }
+
+    /// Makes another adapter the active one, unmerged: the model computes with it alone, and only it is
+    /// trained. Heads that several adapters train are exchanged with them, so give each its own trainer.
+    ///
+    /// **Errors** when there is none of this name, or a stranger sits in one of its sockets; the model
+    /// is then as it was, or has none in use.
+    pub fn activate(&mut self, name: &str) -> Result<()> {
+        let chosen = self.number(name)?;
+        if chosen != self.active {
+            self.disable();
+            self.active = chosen;
+        }
+        self.enable()
+    }
+
+    /// Forgets an adapter; the others stay as they are.
+    ///
+    /// **Errors** when there is none of this name, or it is the active one.
+    pub fn remove(&mut self, name: &str) -> Result<()> {
+        let chosen = self.number(name)?;
+        if chosen == self.active {
+            return Err(Error::Adapter(format!(
+                "{name:?} is active; activate another adapter first, or detach all of them"
+            )));
+        }
+        self.adapters.remove(chosen);
+        self.active -= usize::from(self.active > chosen);
+        Ok(())
+    }
+
+    /// The name of each adapter, in the order in which they came.
+    pub fn names(&self) -> Vec<&str> {
+        self.adapters.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// The name of the active adapter; [`attach`] calls it `"default"`.
+    pub fn active(&self) -> &str {
+        &self.adapters[self.active].0
+    }
+
+    /// Whether the active adapter takes part: it does not between `disable` and `enable`.
+    pub fn is_enabled(&self) -> bool {
+        self.current().inside
+    }
+
+    pub(super) fn current(&self) -> &Attached {
+        &self.adapters[self.active].1
+    }
+
+    fn current_mut(&mut self) -> &mut Attached {
+        &mut self.adapters[self.active].1
+    }
+
+    /// Trains the base parameters whose path fits beside the active adapter (heads, norms); their
+    /// modules join its file.
+    ///
+    /// **Errors** when none fits; all adapters are then out again.
     pub fn also_train(mut self, pattern: &str) -> Result<Adapted> {
         let compiled = Pattern::new(pattern);
-        if !self.train_beside(|path| compiled.matches(path), false) {
-            let example = self.base.first().map_or("none".to_string(), |(path, _)| path.clone());
+        let attached = &mut self.adapters[self.active].1;
+        if !attached.train_beside(&self.host, |path| compiled.matches(path), false) {
+            let example = self.host.params.first().map_or("none".to_string(), |(path, _)| path.clone());
             self.detach();
             return Err(Error::Names(format!(
                 "no parameter fits {pattern:?}; the first one is called {example}"
@@ -223,140 +194,151 @@ impl Adapted {
         Ok(self)
     }
 
-    /// Unfreezes the chosen base parameters, and says whether there are any.
-    pub(super) fn train_beside(&mut self, chosen: impl Fn(&str) -> bool, by_method: bool) -> bool {
-        let mut any = false;
-        for (path, param) in self.base.iter().filter(|(path, _)| chosen(path)) {
-            any = true;
-            param.unfreeze();
-            if !self.beside.iter().any(|beside| beside.path == *path) {
-                let (param, original) = (param.clone(), param.value().detach());
-                self.beside.push(Beside { path: path.clone(), param, by_method, original });
-            }
-        }
-        any
-    }
-
     /// Computes with merged weights from now on; exact to the bit, and the base stays untouched.
     pub fn merge(&self) {
-        self.places.iter().for_each(|place| place.layer.merge());
+        if self.is_enabled() {
+            self.current().places.iter().for_each(|place| place.socket.merge());
+        }
     }
 
     /// Goes back to computing with base and adapter apart.
     pub fn unmerge(&self) {
-        self.places.iter().for_each(|place| place.layer.unmerge());
+        if self.is_enabled() {
+            self.current().places.iter().for_each(|place| place.socket.unmerge());
+        }
     }
 
     /// Takes every adapter out; what was trainable before is trainable again. Base parameters that
-    /// were trained beside the adapters keep their values.
+    /// were trained beside the active adapter keep their values.
     pub fn detach(self) {
-        self.places.iter().for_each(|place| place.layer.detach());
-        self.base.iter().for_each(|(_, param)| param.unfreeze());
-        self.frozen.iter().for_each(Param::freeze);
-    }
-
-    /// Takes the adapters out of their sockets until [`Adapted::enable`]; the model computes as before
-    /// they were attached, heads and norms that were trained beside them included.
-    pub fn disable(&mut self) {
-        if self.kept.is_none() {
-            self.places.iter().for_each(|place| place.layer.detach());
-            self.kept = Some(self.beside.iter().map(|beside| beside.param.value().detach()).collect());
-            for beside in &self.beside {
-                beside.param.set(&beside.original);
-                beside.param.freeze();
-            }
+        if self.is_enabled() {
+            self.current().empty_sockets();
         }
+        self.host.thaw();
     }
 
-    /// Puts the adapters back, unmerged.
+    /// Takes the active adapter out of its sockets until [`Adapted::enable`]; the model computes as
+    /// before it was attached, heads and norms that were trained beside it included.
+    pub fn disable(&mut self) {
+        self.current_mut().take_out();
+    }
+
+    /// Puts the active adapter back, unmerged.
     ///
     /// **Errors** when another adapter sits in one of the sockets; none is then put back.
     pub fn enable(&mut self) -> Result<()> {
-        let Some(kept) = self.kept.take() else { return Ok(()) };
-        for (at, place) in self.places.iter().enumerate() {
-            if let Err(error) = place.layer.attach(place.adapter.clone()) {
-                self.places[..at].iter().for_each(|place| place.layer.detach());
-                self.kept = Some(kept);
-                return Err(error);
-            }
-        }
-        for (beside, value) in self.beside.iter().zip(&kept) {
-            beside.param.set(value);
-            beside.param.unfreeze();
-        }
-        Ok(())
+        self.current_mut().put_in()
     }
 
-    /// Adapter parameters and those trained beside them, by path. Asked every step, because
-    /// methods may grow.
+    /// Parameters of the active adapter and those trained beside it, by path; none while it is disabled.
+    /// Asked every step, because methods may grow.
     pub fn trainable(&self) -> Vec<(String, Param)> {
-        let mut all = self.adapter_params();
-        all.extend(self.beside.iter().map(|beside| (beside.path.clone(), beside.param.clone())));
+        if !self.is_enabled() {
+            return Vec::new();
+        }
+        let current = self.current();
+        let mut all = current.adapter_params();
+        all.extend(current.beside.iter().map(|beside| (beside.path.clone(), beside.param.clone())));
         all.retain(|(_, param)| param.is_trainable());
         all
     }
 
     /// How a parameter of [`Adapted::trainable`] is trained.
     pub fn pace(&self, path: &str, param: &Param) -> Pace {
-        match self.beside.iter().any(|beside| beside.param.id() == param.id()) {
+        match self.current().beside.iter().any(|beside| beside.param.id() == param.id()) {
             true => Pace::default(),
-            false => self.method.pace(path, param),
+            false => self.current().method.pace(path, param),
         }
     }
 
-    /// Every parameter of the adapters, by path.
-    pub(super) fn adapter_params(&self) -> Vec<(String, Param)> {
-        self.places.iter().flat_map(Place::params).collect()
-    }
-
-    /// Base and adapter parameters in a table.
+    /// Base and adapter parameters in a table; those of adapters that are not active stand last, with
+    /// the adapter's name. The totals count all of them, as PEFT does.
     pub fn summary(&self) -> Summary {
         let row = |(path, param): (String, Param)| (path, param.sizes().to_vec(), param.is_trainable());
-        Summary { rows: self.base.iter().cloned().chain(self.adapter_params()).map(row).collect() }
+        let mut rows: Vec<_> = self.host.params.iter().cloned().map(row).collect();
+        rows.extend(self.current().adapter_params().into_iter().map(row));
+        let others = self.adapters.iter().enumerate().filter(|(number, _)| *number != self.active);
+        for (_, (name, attached)) in others {
+            let waiting = attached.adapter_params().into_iter().map(row);
+            rows.extend(waiting.map(|(path, sizes, _)| (format!("{path} ({name})"), sizes, false)));
+        }
+        Summary { rows }
     }
 
-    /// The module paths of the adapted layers, in forward order.
+    /// The module paths of the layers that the active adapter adapts, in forward order.
     pub fn sites(&self) -> Vec<&str> {
-        self.places.iter().map(|place| place.path.as_str()).collect()
+        self.current().places.iter().map(|place| place.path.as_str()).collect()
     }
 
     /// The present rank of each site, for methods whose ranks change; empty for others.
     pub fn ranks(&self) -> Vec<usize> {
-        self.method.ranks()
+        self.current().method.ranks()
     }
 
     /// Every decision about ranks so far.
     pub fn checks(&self) -> &[Check] {
-        self.method.checks()
+        self.current().method.checks()
     }
 
     /// What the method adds to the loss.
     pub fn penalty(&self) -> Option<Tensor> {
-        self.method.penalty()
+        self.current().method.penalty()
     }
 
     /// Lets the method act after an update.
     pub fn after_update(&mut self, update: &Update) {
-        self.method.after_update(update);
+        self.current_mut().method.after_update(update);
     }
 
     /// What the next update depends on beside parameters.
     pub fn state(&self) -> BTreeMap<String, Tensor> {
-        self.method.state()
+        self.current().method.state()
     }
 
     /// Goes back to a state; parameters receive their values afterwards.
     ///
     /// **Errors** when it belongs to another method, other sites or other settings.
     pub fn restore(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
-        self.method.restore(state)
+        self.current_mut().method.restore(state)
     }
 
-    /// Saves the adapter as a directory in PEFT's layout: `adapter_config.json` and
-    /// `adapter_model.safetensors`.
+    /// Saves every adapter in PEFT's layout: the one called `default` as the directory's own
+    /// `adapter_config.json` and `adapter_model.safetensors`, any other in a directory of its name below.
     ///
-    /// **Errors** when the directory cannot be written.
+    /// **Errors** when a directory cannot be written.
     pub fn save(&self, directory: impl AsRef<Path>) -> Result<()> {
-        files::save(self, directory.as_ref())
+        for name in self.names() {
+            let below = if name == DEFAULT { "" } else { name };
+            self.save_one(name, directory.as_ref().join(below))?;
+        }
+        Ok(())
+    }
+
+    /// Saves one adapter as a directory of its own, active or not.
+    ///
+    /// **Errors** when there is none of this name, or the directory cannot be written.
+    pub fn save_one(&self, name: &str, directory: impl AsRef<Path>) -> Result<()> {
+        let (_, attached) = &self.adapters[self.number(name)?];
+        files::save(self, attached, directory.as_ref())
+    }
+
+    /// The model's own value of a base parameter, whatever the adapters made of it.
+    pub(super) fn original(&self, param: &Param) -> Tensor {
+        self.current().original(param)
+    }
+}
+
+/// A line for each adapter, a star before the active one, and the totals.
+impl fmt::Display for Adapted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.adapters.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        for (name, attached) in &self.adapters {
+            let mark = if attached.inside { '*' } else { ' ' };
+            let config = attached.method.config();
+            let kind = config.get("peft_type").and_then(|kind| kind.as_str()).unwrap_or("?");
+            let (layers, numbers) = (attached.places.len(), attached.trained_numbers());
+            writeln!(f, "{mark} {name:width$}  {kind:13} {layers:>4} layers {numbers:>12} numbers")?;
+        }
+        write!(f, "{}", self.summary().totals())
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::adapted::{Place, attach_boxed};
+use super::attached::{Attached, Host, Place};
 use super::settings::Settings;
 use super::targets::within;
 use super::{
@@ -48,32 +48,25 @@ fn method_of(config: &Settings) -> Result<Box<dyn Method>> {
     })
 }
 
-/// Writes both files; each appears whole or not at all.
-pub(super) fn save(adapted: &Adapted, directory: &Path) -> Result<()> {
-    let mut config = adapted.method.config();
-    let mut targets: Vec<&str> = adapted.sites();
+/// Writes both files of one adapter; each appears whole or not at all.
+pub(super) fn save(adapted: &Adapted, attached: &Attached, directory: &Path) -> Result<()> {
+    std::fs::create_dir_all(directory).map_err(|error| Error::io(directory, error))?;
+    let mut config = attached.method.config();
+    let mut targets: Vec<&str> = attached.places.iter().map(|place| place.path.as_str()).collect();
     if targets.is_empty() {
-        targets = adapted.beside.iter().filter(|b| b.by_method).map(|b| split(&b.path).0).collect();
+        targets = attached.beside.iter().filter(|b| b.by_method).map(|b| split(&b.path).0).collect();
         targets.dedup();
     }
     config.insert("target_modules".into(), json!(targets));
-    let modules = saved_modules(adapted);
+    let modules = saved_modules(attached);
     config.insert("modules_to_save".into(), if modules.is_empty() { Value::Null } else { json!(modules) });
     // PEFT's word for GPT-2's matrices, which lie as `[in, out]` in its files.
     if let Some(transposed) = config.get_mut("fan_in_fan_out") {
-        *transposed = adapted.places.iter().any(Place::is_transposed).into();
+        *transposed = attached.places.iter().any(Place::is_transposed).into();
     }
-    let tensors = stored(adapted).iter().map(|entry| (entry.file_name(), entry.gather())).collect();
-    write(directory, config, &tensors)
-}
-
-/// Writes a configuration and tensors under their full names.
-pub(super) fn write(
-    directory: &Path,
-    mut config: Map<String, Value>,
-    tensors: &BTreeMap<String, Tensor>,
-) -> Result<()> {
-    std::fs::create_dir_all(directory).map_err(|error| Error::io(directory, error))?;
+    let value = |param: &Param| attached.own(param).unwrap_or_else(|| adapted.original(param));
+    let entries = stored(&adapted.host, attached);
+    let tensors = entries.iter().map(|entry| (entry.file_name(), entry.gather(&value))).collect();
     for (key, value) in [
         ("exclude_modules", Value::Null),
         ("task_type", Value::Null),
@@ -84,13 +77,13 @@ pub(super) fn write(
     }
     let text = serde_json::to_string_pretty(&Value::Object(config)).expect("text keys and finite numbers");
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    files::write(directory.join("adapter_model.safetensors"), tensors, metadata)?;
+    files::write(directory.join("adapter_model.safetensors"), &tensors, metadata)?;
     files::write_whole(directory.join("adapter_config.json"), text.as_bytes())
 }
 
 /// The modules of the base parameters that were chosen to be trained beside the adapters.
-pub(super) fn saved_modules(adapted: &Adapted) -> Vec<String> {
-    let chosen = adapted.beside.iter().filter(|beside| !beside.by_method);
+fn saved_modules(attached: &Attached) -> Vec<String> {
+    let chosen = attached.beside.iter().filter(|beside| !beside.by_method);
     let mut modules: Vec<String> = chosen.map(|beside| split(&beside.path).0.to_string()).collect();
     modules.sort();
     modules.dedup();
@@ -120,14 +113,15 @@ impl Entry {
         format!("{}{}", if self.shared { SHARED } else { PREFIX }, self.name)
     }
 
-    fn gather(&self) -> Tensor {
+    /// The matrix as the file holds it, of the values that its parameters are said to have.
+    fn gather(&self, value: &dyn Fn(&Param) -> Tensor) -> Tensor {
         match &self.content {
-            Content::One(param) => param.stored(&param.value()),
+            Content::One(param) => param.stored(&value(param)),
             Content::Several(stored) => {
                 let [rows, columns] = stored.sizes;
                 let padded = stored.parts.iter().map(|(param, [row, column])| {
                     let [height, width] = [param.sizes()[0], param.sizes()[1]];
-                    let wide = param.value().detach().pad_axis(1, *column, columns - column - width, 0.0);
+                    let wide = value(param).detach().pad_axis(1, *column, columns - column - width, 0.0);
                     wide.pad_axis(0, *row, rows - row - height, 0.0)
                 });
                 padded.reduce(|sum, part| sum + part).expect("a stored matrix has a part")
@@ -155,7 +149,7 @@ impl Entry {
         for (param, [row, column]) in &stored.parts {
             param.set(&value.narrow(0, *row, param.sizes()[0]).narrow(1, *column, param.sizes()[1]));
         }
-        let same = value.to_f64() == self.gather().to_f64();
+        let same = value.to_f64() == self.gather(&Param::value).to_f64();
         if same {
             Ok(())
         } else {
@@ -166,9 +160,9 @@ impl Entry {
 
 /// What an adapter's file holds: its parameters, and the modules that were trained beside them,
 /// whole, because `modules_to_save` names modules.
-fn stored(adapted: &Adapted) -> Vec<Entry> {
+fn stored(host: &Host, attached: &Attached) -> Vec<Entry> {
     let mut entries = Vec::new();
-    for place in &adapted.places {
+    for place in &attached.places {
         match place.adapter.stored() {
             Some(matrices) => entries.extend(matrices.into_iter().map(|stored| Entry {
                 name: format!("{}.{}", place.path, stored.name),
@@ -182,21 +176,21 @@ fn stored(adapted: &Adapted) -> Vec<Entry> {
             })),
         }
     }
-    let modules = saved_modules(adapted);
-    for (path, param) in &adapted.base {
-        let beside = adapted.beside.iter().find(|beside| beside.path == *path);
+    let modules = saved_modules(attached);
+    for (path, param) in &host.params {
+        let beside = attached.beside.iter().find(|beside| beside.path == *path);
         let name = match beside {
             Some(beside) if beside.by_method => {
                 let (module, name) = split(path);
-                let at_site = adapted.places.iter().any(|place| place.path == module);
-                adapted.method.file_name(module, name, at_site)
+                let at_site = attached.places.iter().any(|place| place.path == module);
+                attached.method.file_name(module, name, at_site)
             }
             _ if within(path, &modules) => path.clone(),
             _ => continue,
         };
         entries.push(Entry { name, shared: false, content: Content::One(param.clone()) });
     }
-    let shared = adapted.method.shared().into_iter();
+    let shared = attached.method.shared().into_iter();
     entries.extend(shared.map(|(name, param)| Entry { name, shared: true, content: Content::One(param) }));
     entries
 }
@@ -206,7 +200,13 @@ fn stored(adapted: &Adapted) -> Vec<Entry> {
 /// **Errors** when a file is missing or malformed, the method or one of its variants is not
 /// implemented, or names and shapes disagree; the model is then as it was.
 pub fn load(model: &dyn Module, directory: impl AsRef<Path>) -> Result<Adapted> {
-    let directory = directory.as_ref();
+    Adapted::first(model, |host| load_onto(host, directory.as_ref()))
+}
+
+/// Puts a saved adapter into the sockets of a model.
+///
+/// **Errors** as [`load`]; sockets and values are then as they were.
+pub(super) fn load_onto(host: &Host, directory: &Path) -> Result<Attached> {
     let path = directory.join("adapter_config.json");
     let text = std::fs::read_to_string(&path).map_err(|error| Error::io(&path, error))?;
     let config: Map<String, Value> =
@@ -219,15 +219,15 @@ pub fn load(model: &dyn Module, directory: impl AsRef<Path>) -> Result<Adapted> 
     let method = method_of(&config).map_err(said)?;
     let saved = config.names("modules_to_save").map_err(said)?;
     let targets = targets_of(&config, &saved).map_err(said)?;
-    let mut adapted = attach_boxed(model, &targets, method).map_err(said)?;
-    adapted.train_beside(|path| within(path, &saved), false);
-    match fill(&adapted, &directory.join("adapter_model.safetensors")) {
+    let mut attached = host.attach(&targets, method).map_err(said)?;
+    attached.train_beside(host, |path| within(path, &saved), false);
+    match fill(host, &attached, &directory.join("adapter_model.safetensors")) {
         Ok(()) => {
-            adapted.method.loaded();
-            Ok(adapted)
+            attached.method.loaded();
+            Ok(attached)
         }
         Err(error) => {
-            adapted.detach();
+            attached.take_out();
             Err(error)
         }
     }
@@ -253,8 +253,8 @@ fn targets_of(config: &Settings, saved: &[String]) -> Result<Targets> {
 }
 
 /// Gives every stored parameter its value from the file, once all of them are there and fit.
-fn fill(adapted: &Adapted, file: &Path) -> Result<()> {
-    let entries = stored(adapted);
+fn fill(host: &Host, attached: &Attached, file: &Path) -> Result<()> {
+    let entries = stored(host, attached);
     let whole: Vec<(String, Param)> =
         entries.iter().map(|entry| (entry.name.clone(), entry.whole())).collect();
     let device = whole.first().map_or(Device::Cpu, |(_, param)| param.device());
@@ -265,7 +265,7 @@ fn fill(adapted: &Adapted, file: &Path) -> Result<()> {
     if by_path.len() < count {
         return Err(Error::format(file, "holds a parameter twice, under two forms of its name"));
     }
-    drop_copies(adapted, file, &mut by_path)?;
+    drop_copies(attached, file, &mut by_path)?;
     files::assign(file, &whole, by_path)?;
     let misplaced: Vec<String> = entries
         .iter()
@@ -278,11 +278,11 @@ fn fill(adapted: &Adapted, file: &Path) -> Result<()> {
 /// PEFT copies the base's weights into the file of an adapted embedding or output head.
 ///
 /// **Errors** when they are not the model's: the adapter was made for another base.
-fn drop_copies(adapted: &Adapted, file: &Path, tensors: &mut BTreeMap<String, Tensor>) -> Result<()> {
-    for place in &adapted.places {
+fn drop_copies(attached: &Attached, file: &Path, tensors: &mut BTreeMap<String, Tensor>) -> Result<()> {
+    for place in &attached.places {
         let name = format!("{}.base_layer.weight", place.path);
         let Some(copy) = tensors.remove(&name) else { continue };
-        let base = place.base().weight;
+        let base = place.socket.base().weight;
         if copy.sizes() != base.sizes() || copy.to_f64() != base.to_f64() {
             return Err(Error::format(file, format!("{name} is not the weight of this model: another base")));
         }

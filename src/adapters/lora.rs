@@ -182,6 +182,11 @@ impl LowRank {
         Ok(LowRank { down, up, scale, dropout: settings.dropout, start })
     }
 
+    /// An adapter that adds `up·down`: `[out, rank]` and `[rank, in]`.
+    pub(super) fn of(down: &Tensor, up: &Tensor) -> LowRank {
+        LowRank { down: Param::new(down), up: Param::new(up), scale: 1.0, dropout: 0.0, start: None }
+    }
+
     /// A and B, with what takes the start away beside them.
     fn pair(&self) -> [Tensor; 2] {
         let (down, up) = (self.down.value(), self.up.value());
@@ -252,12 +257,19 @@ impl Adapter for LowRank {
 }
 
 /// What sits in one embedding.
-struct LowRankTable {
+pub(super) struct LowRankTable {
     /// A: `[rank, rows]`
     down: Param,
     /// B: `[width, rank]`
     up: Param,
     scale: f64,
+}
+
+impl LowRankTable {
+    /// An adapter that adds `(up·down)ᵀ`: `[width, rank]` and `[rank, rows]`.
+    pub(super) fn of(down: &Tensor, up: &Tensor) -> LowRankTable {
+        LowRankTable { down: Param::new(down), up: Param::new(up), scale: 1.0 }
+    }
 }
 
 impl Module for LowRankTable {
@@ -276,6 +288,10 @@ impl Adapter for LowRankTable {
     fn lookup(&self, ids: &Ids, base: &Weights) -> Tensor {
         let low = self.down.value().t().embedding(ids);
         low.linear_add(&self.up.value(), self.scale, Some(&base.weight.embedding(ids)))
+    }
+
+    fn factors(&self) -> Option<[Tensor; 2]> {
+        Some([self.up.value() * self.scale, self.down.value()])
     }
 }
 

@@ -2,13 +2,15 @@
 //!
 //! A [`Method`] governs all sites of a model; at each it makes an [`Adapter`],
 //! which sits in a layer's socket. [`attach`] freezes the model and fills the sockets, [`load`] does
-//! the same from a saved directory. Files have the layout of Hugging Face PEFT.
-//! Read next: `lora.rs`, the simplest method, then `triadaptlora.rs`, one that grows.
+//! the same from a saved directory; [`Adapted`] can hold several by name. Files have the layout of
+//! Hugging Face PEFT.
+//! Read next: `lora.rs`, the simplest method, then `triadaptlora/mod.rs`, one that grows.
 
 mod adalora;
 mod adapted;
+mod attached;
+mod combine;
 mod dora;
-mod export;
 mod files;
 mod growth;
 mod ia3;

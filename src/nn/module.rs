@@ -4,10 +4,9 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use super::embedding::Embedding;
-use super::linear::Linear;
 use super::param::Param;
 use super::pattern::Pattern;
+use super::socket::Socket;
 use crate::error::{Error, Result};
 
 /// Something made of parameters and other modules.
@@ -15,13 +14,8 @@ pub trait Module {
     /// Names this module's parts to the walker, in forward order.
     fn walk(&self, at: &mut Walker<'_>);
 
-    /// The linear layer that this module is, if it is one: a place where an adapter may sit.
-    fn as_linear(&self) -> Option<&Linear> {
-        None
-    }
-
-    /// The embedding that this module is, if it is one.
-    fn as_embedding(&self) -> Option<&Embedding> {
+    /// Where an adapter may sit, if this module is a layer that has such a place.
+    fn socket(&self) -> Option<&Socket> {
         None
     }
 }
@@ -30,10 +24,8 @@ pub trait Module {
 pub enum Part<'a> {
     /// A parameter.
     Param(&'a Param),
-    /// A linear layer, before its parameters.
-    Linear(&'a Linear),
-    /// An embedding, before its parameters.
-    Embedding(&'a Embedding),
+    /// A layer with room for an adapter, before its parameters.
+    Socket(&'a Socket),
 }
 
 /// Carries the path while modules name their parts.
@@ -66,11 +58,8 @@ impl<'v> Walker<'v> {
     }
 
     fn enter(&mut self, module: &dyn Module) {
-        if let Some(linear) = module.as_linear() {
-            (self.visit)(&self.path, Part::Linear(linear));
-        }
-        if let Some(embedding) = module.as_embedding() {
-            (self.visit)(&self.path, Part::Embedding(embedding));
+        if let Some(socket) = module.socket() {
+            (self.visit)(&self.path, Part::Socket(socket));
         }
         module.walk(self);
     }
@@ -107,12 +96,12 @@ pub(crate) fn all_names(model: &dyn Module) -> Vec<(Vec<String>, Param)> {
     found
 }
 
-/// Every linear layer with its path, in forward order.
-pub fn linears(model: &dyn Module) -> Vec<(String, Linear)> {
+/// Every layer with room for an adapter, by path, in forward order.
+pub fn sockets(model: &dyn Module) -> Vec<(String, Socket)> {
     let mut found = Vec::new();
     Walker::visit(model, &mut |path, part| {
-        if let Part::Linear(linear) = part {
-            found.push((path.to_string(), linear.clone()));
+        if let Part::Socket(socket) = part {
+            found.push((path.to_string(), socket.clone()));
         }
     });
     found
