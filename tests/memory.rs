@@ -4,6 +4,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use engrad::device::cpu::{forget_peak, pool_statistics};
+use engrad::nn::Param;
+use engrad::optim::{AdamW, Optimizer};
 use engrad::{Device, Rng, Tensor, inference};
 
 static TURN: Mutex<()> = Mutex::new(());
@@ -150,4 +152,35 @@ fn forgetting_the_peak_measures_anew_and_gives_back_what_waits() {
     let _next = &small + &small;
     // A buffer has room for one cache line more, so that its elements can begin at one.
     assert_eq!(pool_statistics().peak, now.used + ELEMENTS + 16);
+}
+
+#[test]
+fn an_update_writes_where_a_value_lay_that_nobody_else_holds() {
+    let _turn = turn();
+    let (param, gradient) = (Param::new(&matrix(12)), matrix(13));
+    let mut optimizer = AdamW::new(0.01);
+    let mut update = || optimizer.update(&param, &gradient, 1e-3, 1.0);
+    update();
+    let held = param.value();
+    let before = held.to_vec();
+    let ((), more) = kept(&mut update);
+    assert_eq!(more, 1, "a value that is held stays, and the new one lies elsewhere");
+    assert_eq!(held.to_vec(), before);
+    drop(held);
+    forget_peak();
+    let used = pool_statistics().used;
+    update();
+    assert_eq!(pool_statistics().peak, used, "value, mean and square in their own memory");
+}
+
+#[test]
+fn an_op_writes_where_an_intermediate_result_lay() {
+    let _turn = turn();
+    let x = matrix(14);
+    forget_peak();
+    let used = pool_statistics().used;
+    let y = (&x + 1.0) * 2.0 - &x;
+    assert_eq!(pool_statistics().peak, used + ELEMENTS + 16, "room for one result");
+    let expected: Vec<f32> = x.to_vec().iter().map(|x| (x + 1.0) * 2.0 - x).collect();
+    assert_eq!(y.to_vec(), expected);
 }

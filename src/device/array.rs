@@ -1,6 +1,6 @@
 //! Values on a device: a buffer and the layout in which it is seen; and checked indices.
 //!
-//! Many arrays may share one buffer (views). A buffer is never written after it was made.
+//! Many arrays may share one buffer (views). A buffer that more than one array can see is never written.
 //! Read next: `kernel.rs`.
 
 use std::sync::Arc;
@@ -74,6 +74,18 @@ impl Array {
             Buffer::Cpu(_) => Device::Cpu,
             #[cfg(feature = "gpu")]
             Buffer::Gpu(memory) => Device::Gpu(memory.gpu().clone()),
+        }
+    }
+
+    /// The elements themselves, to be written anew, where they are f32 that nobody else holds and this
+    /// array sees all of them in their order; else the array again.
+    pub(super) fn into_memory(self) -> std::result::Result<Memory, Array> {
+        let whole = self.layout.offset() == 0 && self.layout.is_contiguous();
+        match self.buffer {
+            Buffer::Cpu(memory) if whole && self.layout.count() == memory.len() => {
+                Arc::try_unwrap(memory).map_err(|memory| Array { buffer: Buffer::Cpu(memory), ..self })
+            }
+            _ => Err(self),
         }
     }
 

@@ -22,8 +22,9 @@ pub enum Kernel<'a> {
     Elementwise {
         /// The formula.
         program: &'a Program,
-        /// One array per input, each of `sizes`.
-        inputs: &'a [&'a Array],
+        /// One array per input, each of `sizes`. They are given away, so that a device may write an
+        /// output where an input lay, if nobody else holds it.
+        inputs: Vec<Array>,
         /// The sizes of inputs and outputs.
         sizes: &'a [usize],
     },
@@ -166,7 +167,7 @@ impl Kernel<'_> {
     /// The arrays it reads.
     pub fn inputs(&self) -> Vec<&Array> {
         match self {
-            Kernel::Elementwise { inputs, .. } => inputs.to_vec(),
+            Kernel::Elementwise { inputs, .. } => inputs.iter().collect(),
             Kernel::Concat { parts, .. } => parts.to_vec(),
             Kernel::Reduce { x, .. }
             | Kernel::ArgMax { x }

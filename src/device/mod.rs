@@ -120,17 +120,19 @@ impl Device {
                 input.device()
             );
         }
-        let started = Instant::now();
+        let watched = Watched::begin(&kernel);
         let outputs = match self {
             Device::Reference => reference::run(&kernel),
-            Device::Cpu => cpu::run(&kernel),
+            Device::Cpu => cpu::run(kernel),
             #[cfg(feature = "gpu")]
             Device::Gpu(gpu) => gpu::run(gpu, &kernel),
         };
-        observe(&kernel, started.elapsed());
-        outputs.try_into().unwrap_or_else(|outputs: Vec<Array>| {
-            panic!("{} gives {} outputs, not {N}", kernel.name(), outputs.len())
-        })
+        if let Some(watched) = watched {
+            watched.end();
+        }
+        outputs
+            .try_into()
+            .unwrap_or_else(|outputs: Vec<Array>| panic!("a kernel gives {} outputs, not {N}", outputs.len()))
     }
 }
 
@@ -185,21 +187,39 @@ thread_local! {
 
 static TRACE: LazyLock<bool> = LazyLock::new(|| std::env::var_os("TRACE").is_some_and(|on| on != "0"));
 
-fn observe(kernel: &Kernel, time: Duration) {
-    COUNTS.with_borrow_mut(|counts| {
-        if let Some(counts) = counts {
-            let one = Count { runs: 1, flops: kernel.flops(), bytes: kernel.bytes(), time };
-            counts.entry(kernel.name()).or_default().add(&one);
+/// A kernel that somebody looks at while it runs.
+struct Watched {
+    name: &'static str,
+    count: Count,
+    trace: Option<String>,
+    started: Instant,
+}
+
+impl Watched {
+    /// `None` when nobody counts or traces.
+    fn begin(kernel: &Kernel) -> Option<Watched> {
+        if !*TRACE && COUNTS.with_borrow(Option::is_none) {
+            return None;
         }
-    });
-    if *TRACE {
-        let sizes: Vec<_> = kernel.inputs().iter().map(|x| x.sizes().to_vec()).collect();
-        eprintln!(
-            "{:>18} {:8.1} us  {sizes:?} -> {:?}",
-            kernel.name(),
-            time.as_secs_f64() * 1e6,
-            kernel.output_sizes()
-        );
+        let inputs: Vec<_> = kernel.inputs().iter().map(|x| x.sizes().to_vec()).collect();
+        Some(Watched {
+            name: kernel.name(),
+            count: Count { runs: 1, flops: kernel.flops(), bytes: kernel.bytes(), time: Duration::ZERO },
+            trace: TRACE.then(|| format!("{inputs:?} -> {:?}", kernel.output_sizes())),
+            started: Instant::now(),
+        })
+    }
+
+    fn end(self) {
+        let time = self.started.elapsed();
+        COUNTS.with_borrow_mut(|counts| {
+            if let Some(counts) = counts {
+                counts.entry(self.name).or_default().add(&Count { time, ..self.count });
+            }
+        });
+        if let Some(sizes) = self.trace {
+            eprintln!("{:>18} {:8.1} us  {sizes}", self.name, time.as_secs_f64() * 1e6);
+        }
     }
 }
 

@@ -58,8 +58,8 @@ fn rows(x: &Array) -> impl Iterator<Item = Vec<f64>> {
     (0..count).map(move |row| values[row * width..(row + 1) * width].to_vec())
 }
 
-fn elementwise(program: &Program, inputs: &[&Array], sizes: &[usize]) -> Vec<Vec<f64>> {
-    let inputs: Vec<_> = inputs.iter().map(|x| read(x)).collect();
+fn elementwise(program: &Program, inputs: &[Array], sizes: &[usize]) -> Vec<Vec<f64>> {
+    let inputs: Vec<_> = inputs.iter().map(read).collect();
     let count: usize = sizes.iter().product();
     let elements = (0..count).map(|at| run_program(program, at, |input| inputs[input][at]));
     let mut outputs = vec![Vec::with_capacity(count); program.outputs().len()];

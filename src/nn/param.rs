@@ -66,6 +66,16 @@ impl Param {
         self.replace(value.detach().contiguous(), self.is_trainable());
     }
 
+    /// Gives the parameter a value made from its present one, which is handed over: if nobody else holds
+    /// it, the new one may take its memory. `change` keeps sizes and device, and does not panic.
+    pub(crate) fn update(&self, change: impl FnOnce(Tensor) -> Tensor) {
+        let mut value = self.0.value.write().expect("no code panics while it holds a parameter");
+        let tracked = value.is_tracked();
+        let present = std::mem::replace(&mut *value, Tensor::zeros([], &Device::Reference));
+        let new = change(present);
+        *value = if tracked { new.tracked() } else { new };
+    }
+
     /// How files hold it.
     pub fn form(&self) -> Form {
         self.0.form

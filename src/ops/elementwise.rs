@@ -31,49 +31,59 @@ pub fn elementwise<const N: usize>(
     inputs: [&Tensor; N],
     formula: impl for<'p> Fn([Expr<'p>; N]) -> Expr<'p>,
 ) -> Tensor {
-    apply(name, &inputs, &Program::build(formula))
+    consuming(name, inputs.map(Tensor::clone), formula)
 }
 
+/// As [`elementwise`] on tensors that are given away: where nobody else holds one, the result may take
+/// its memory.
 #[track_caller]
-fn apply(name: &'static str, inputs: &[&Tensor], program: &Program) -> Tensor {
-    let [value] = run_program(name, inputs, program);
-    let edges = (0..inputs.len()).filter(|&i| inputs[i].is_recorded()).map(|i| {
+fn consuming<const N: usize>(
+    name: &'static str,
+    inputs: [Tensor; N],
+    formula: impl for<'p> Fn([Expr<'p>; N]) -> Expr<'p>,
+) -> Tensor {
+    let program = Program::build(formula);
+    let edges = (0..N).filter(|&i| inputs[i].is_recorded()).map(|i| {
         let (pull, used) = program.pull(i)?;
         if pull.is_identity() {
-            return edge(inputs[i], [], |g, []| g.clone());
+            return edge(&inputs[i], [], |g, []| g.clone());
         }
         let saved: Vec<Tensor> = used.iter().map(|&i| inputs[i].detach()).collect();
-        edge(inputs[i], [], move |g, []| {
-            let inputs: Vec<&Tensor> = saved.iter().chain([g]).collect();
-            let [value] = run_program("pull", &inputs, &pull);
+        edge(&inputs[i], [], move |g, []| {
+            let inputs = saved.iter().chain([g]).map(|x| x.array().clone()).collect();
+            let [value] = run_program("pull", inputs, &pull);
             Tensor::constant(value)
         })
     });
+    // What an edge saved is shared from here on, so the result is written elsewhere.
+    let edges: Vec<_> = edges.collect();
+    let [value] = run_program(name, inputs.map(Tensor::into_array).into(), &program);
     Tensor::from_op(name, value, edges)
 }
 
-/// Broadcasts the inputs and runs a program on them.
+/// Broadcasts the inputs and runs a program on them. An array that nobody else holds may be written to.
 #[track_caller]
-pub(crate) fn run_program<const N: usize>(name: &str, inputs: &[&Tensor], program: &Program) -> [Array; N] {
-    let mut sizes = inputs[0].sizes().to_vec();
+pub(crate) fn run_program<const N: usize>(
+    name: &str,
+    mut inputs: Vec<Array>,
+    program: &Program,
+) -> [Array; N] {
+    let (mut sizes, device) = (inputs[0].sizes().to_vec(), inputs[0].device());
     for input in &inputs[1..] {
         let Some(common) = broadcast(&sizes, input.sizes()) else {
-            let all: Vec<_> = inputs.iter().map(|x| x.sizes()).collect();
+            let all: Vec<_> = inputs.iter().map(Array::sizes).collect();
             refuse(name, format_args!("sizes {all:?} do not broadcast"))
         };
         sizes = common;
-        if input.device() != inputs[0].device() {
-            refuse(name, format_args!("operands on {} and {}", inputs[0].device(), input.device()));
+        if input.device() != device {
+            refuse(name, format_args!("operands on {device} and {}", input.device()));
         }
     }
-    let views: Vec<Array> = inputs.iter().map(|x| expanded(x, &sizes)).collect();
-    let views: Vec<&Array> = views.iter().collect();
-    inputs[0].device().run(Kernel::Elementwise { program, inputs: &views, sizes: &sizes })
-}
-
-fn expanded(x: &Tensor, sizes: &[usize]) -> Array {
-    let layout = x.layout().expand(sizes).expect("broadcast gave sizes that every operand fits");
-    x.array().view(layout)
+    for input in inputs.iter_mut().filter(|input| input.sizes() != sizes) {
+        let layout = input.layout().expand(&sizes).expect("broadcast gave sizes that every operand fits");
+        *input = input.view(layout);
+    }
+    device.run(Kernel::Elementwise { program, inputs, sizes: &sizes })
 }
 
 /// `0.5·(1 + erf(x/√2))`: the normal distribution up to x.
@@ -321,34 +331,34 @@ impl Tensor {
 /// `+ - * /` between tensors, references to tensors, and numbers.
 macro_rules! forward_operators {
     ($($operator:ident $method:ident $name:literal $symbol:tt),*) => {$(
-        impl $operator<&Tensor> for &Tensor {
+        impl $operator<Tensor> for Tensor {
             type Output = Tensor;
             #[track_caller]
-            fn $method(self, other: &Tensor) -> Tensor {
-                elementwise($name, [self, other], |[a, b]| a $symbol b)
+            fn $method(self, other: Tensor) -> Tensor {
+                consuming($name, [self, other], |[a, b]| a $symbol b)
             }
         }
-        impl $operator<f64> for &Tensor {
+        impl $operator<f64> for Tensor {
             type Output = Tensor;
             #[track_caller]
             fn $method(self, other: f64) -> Tensor {
-                elementwise($name, [self], |[a]| a $symbol other)
+                consuming($name, [self], |[a]| a $symbol other)
             }
         }
-        impl $operator<&Tensor> for f64 {
+        impl $operator<Tensor> for f64 {
             type Output = Tensor;
             #[track_caller]
-            fn $method(self, other: &Tensor) -> Tensor {
-                elementwise($name, [other], |[b]| self $symbol b)
+            fn $method(self, other: Tensor) -> Tensor {
+                consuming($name, [other], |[b]| self $symbol b)
             }
         }
-        forward_operators!(@owned $operator $method, Tensor, Tensor, |a, b| &a $symbol &b);
-        forward_operators!(@owned $operator $method, Tensor, &Tensor, |a, b| &a $symbol b);
-        forward_operators!(@owned $operator $method, &Tensor, Tensor, |a, b| a $symbol &b);
-        forward_operators!(@owned $operator $method, Tensor, f64, |a, b| &a $symbol b);
-        forward_operators!(@owned $operator $method, f64, Tensor, |a, b| a $symbol &b);
+        forward_operators!(@shared $operator $method, &Tensor, &Tensor, |a, b| a.clone() $symbol b.clone());
+        forward_operators!(@shared $operator $method, Tensor, &Tensor, |a, b| a $symbol b.clone());
+        forward_operators!(@shared $operator $method, &Tensor, Tensor, |a, b| a.clone() $symbol b);
+        forward_operators!(@shared $operator $method, &Tensor, f64, |a, b| a.clone() $symbol b);
+        forward_operators!(@shared $operator $method, f64, &Tensor, |a, b| a $symbol b.clone());
     )*};
-    (@owned $operator:ident $method:ident, $left:ty, $right:ty, |$a:ident, $b:ident| $body:expr) => {
+    (@shared $operator:ident $method:ident, $left:ty, $right:ty, |$a:ident, $b:ident| $body:expr) => {
         impl $operator<$right> for $left {
             type Output = Tensor;
             #[track_caller]
@@ -361,16 +371,16 @@ macro_rules! forward_operators {
 }
 forward_operators!(Add add "add" +, Sub sub "sub" -, Mul mul "mul" *, Div div "div" /);
 
-impl Neg for &Tensor {
-    type Output = Tensor;
-    fn neg(self) -> Tensor {
-        elementwise("neg", [self], |[x]| -x)
-    }
-}
-
 impl Neg for Tensor {
     type Output = Tensor;
     fn neg(self) -> Tensor {
-        -&self
+        consuming("neg", [self], |[x]| -x)
+    }
+}
+
+impl Neg for &Tensor {
+    type Output = Tensor;
+    fn neg(self) -> Tensor {
+        -self.clone()
     }
 }

@@ -228,7 +228,7 @@ impl Tensor {
         if self.layout().is_contiguous() {
             return self.clone();
         }
-        let [value] = run_program("contiguous", &[self], &Program::build(|[x]| x));
+        let [value] = run_program("contiguous", vec![self.array().clone()], &Program::build(|[x]| x));
         Tensor::from_op("contiguous", value, [edge(self, [], |g, []| g.clone())])
     }
 

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use super::{Optimizer, stored};
+use super::{Optimizer, fitting, stored};
 use crate::error::{Error, Result};
 use crate::expr::Program;
 use crate::nn::Param;
@@ -50,24 +50,27 @@ impl AdamW {
 
 impl Optimizer for AdamW {
     fn update(&mut self, param: &Param, gradient: &Tensor, rate: f64, decay: f64) {
-        let moments = self.moments.entry(param.id()).or_insert_with(|| {
+        let gradient = fitting("adamw", param, gradient);
+        let Moments { mean, square, steps } = self.moments.remove(&param.id()).unwrap_or_else(|| {
             let zeros = Tensor::zeros(param.sizes(), &param.device());
             Moments { mean: zeros.clone(), square: zeros, steps: 0 }
         });
-        moments.steps += 1;
+        let steps = steps + 1;
         let (beta1, beta2, eps) = (self.beta1, self.beta2, self.eps);
         let keep = 1.0 - rate * decay * self.weight_decay;
-        let rate = rate / (1.0 - beta1.powi(moments.steps as i32));
-        let root = 1.0 / (1.0 - beta2.powi(moments.steps as i32)).sqrt();
+        let rate = rate / (1.0 - beta1.powi(steps as i32));
+        let root = 1.0 / (1.0 - beta2.powi(steps as i32)).sqrt();
         let program = Program::build_many(|[value, g, mean, square]| {
             let mean = beta1 * mean + (1.0 - beta1) * g;
             let square = beta2 * square + (1.0 - beta2) * (g * g);
             [value * keep - rate * mean / (square.sqrt() * root + eps), mean, square]
         });
-        let inputs = [&param.value(), gradient, &moments.mean, &moments.square];
-        let [value, mean, square] = run_program("adamw", &inputs, &program);
-        param.set(&Tensor::constant(value));
-        (moments.mean, moments.square) = (Tensor::constant(mean), Tensor::constant(square));
+        param.update(|value| {
+            let inputs = vec![value.into_array(), gradient, mean.into_array(), square.into_array()];
+            let [value, mean, square] = run_program("adamw", inputs, &program).map(Tensor::constant);
+            self.moments.insert(param.id(), Moments { mean, square, steps });
+            value
+        });
     }
 
     fn state(&self, param: &Param) -> Vec<(&'static str, Tensor)> {

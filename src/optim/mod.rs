@@ -15,7 +15,8 @@ pub use sgd::Sgd;
 
 use std::collections::HashMap;
 
-use crate::error::{Error, Result};
+use crate::device::array::Array;
+use crate::error::{Error, Result, refuse};
 use crate::nn::Param;
 use crate::tensor::Tensor;
 
@@ -32,6 +33,19 @@ pub trait Optimizer {
     ///
     /// **Errors** when a part is missing or misshapen; the state is then as it was.
     fn restore(&mut self, param: &Param, state: &HashMap<String, Tensor>) -> Result<()>;
+}
+
+/// What an update of `param` reads of its gradient.
+///
+/// **Panics** when the gradient has other sizes than the parameter, or lives elsewhere.
+#[track_caller]
+fn fitting(name: &str, param: &Param, gradient: &Tensor) -> Array {
+    let (sizes, found) = (param.sizes(), gradient.sizes());
+    if sizes != found || param.device() != gradient.device() {
+        let (here, there) = (param.device(), gradient.device());
+        refuse(name, format_args!("a gradient of {found:?} on {there} for {sizes:?} on {here}"));
+    }
+    gradient.array().clone()
 }
 
 /// Takes `names` out of a stored state, in their order; all have the parameter's sizes, except that

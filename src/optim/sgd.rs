@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use super::{Optimizer, stored};
+use super::{Optimizer, fitting, stored};
 use crate::error::Result;
 use crate::expr::Program;
 use crate::nn::Param;
@@ -37,35 +37,36 @@ impl Sgd {
 
 impl Optimizer for Sgd {
     fn update(&mut self, param: &Param, gradient: &Tensor, rate: f64, decay: f64) {
+        let gradient = fitting("sgd", param, gradient);
         let decay = decay * self.weight_decay;
         let (momentum, entering, nesterov) = (self.momentum, 1.0 - self.dampening, self.nesterov);
-        let value = param.value();
-        if momentum == 0.0 {
-            let program = Program::build(|[value, g]| value - rate * (g + decay * value));
-            let [value] = run_program("sgd", &[&value, gradient], &program);
-            return param.set(&Tensor::constant(value));
-        }
-        let [value, velocity] = match self.velocities.get(&param.id()) {
-            None => {
-                let program = Program::build_many(|[value, g]| {
+        param.update(|value| {
+            let mut inputs = vec![value.into_array(), gradient];
+            if momentum == 0.0 {
+                let program = Program::build(|[value, g]| value - rate * (g + decay * value));
+                let [value] = run_program("sgd", inputs, &program);
+                return Tensor::constant(value);
+            }
+            let program = match self.velocities.remove(&param.id()) {
+                None => Program::build_many(|[value, g]| {
                     let g = g + decay * value;
                     let step = if nesterov { g + momentum * g } else { g };
                     [value - rate * step, g]
-                });
-                run_program("sgd", &[&value, gradient], &program)
-            }
-            Some(velocity) => {
-                let program = Program::build_many(|[value, g, velocity]| {
-                    let g = g + decay * value;
-                    let velocity = momentum * velocity + entering * g;
-                    let step = if nesterov { g + momentum * velocity } else { velocity };
-                    [value - rate * step, velocity]
-                });
-                run_program("sgd", &[&value, gradient, velocity], &program)
-            }
-        };
-        param.set(&Tensor::constant(value));
-        self.velocities.insert(param.id(), Tensor::constant(velocity));
+                }),
+                Some(velocity) => {
+                    inputs.push(velocity.into_array());
+                    Program::build_many(|[value, g, velocity]| {
+                        let g = g + decay * value;
+                        let velocity = momentum * velocity + entering * g;
+                        let step = if nesterov { g + momentum * velocity } else { velocity };
+                        [value - rate * step, velocity]
+                    })
+                }
+            };
+            let [value, velocity] = run_program("sgd", inputs, &program).map(Tensor::constant);
+            self.velocities.insert(param.id(), velocity);
+            value
+        });
     }
 
     fn state(&self, param: &Param) -> Vec<(&'static str, Tensor)> {

@@ -158,7 +158,7 @@ impl Tensor {
                 let part = (edge.pull)(&g).sum_to(&edge.sizes);
                 let input = pending.remove(&edge.input.id);
                 let total = match input {
-                    Some((_, sum)) => &sum + &part,
+                    Some((_, sum)) => sum + part,
                     None => part,
                 };
                 pending.insert(edge.input.id, (edge.input.clone(), total));
@@ -229,7 +229,7 @@ impl Gradients {
     pub fn add(&mut self, other: Gradients) {
         for (id, g) in other.gradients {
             let total = match self.gradients.remove(&id) {
-                Some(sum) => &sum + &g,
+                Some(sum) => sum + g,
                 None => g,
             };
             self.gradients.insert(id, total);
@@ -238,9 +238,7 @@ impl Gradients {
 
     /// Multiplies every gradient, as in clipping.
     pub fn scale(&mut self, factor: f64) {
-        for g in self.gradients.values_mut() {
-            *g = &*g * factor;
-        }
+        self.gradients = self.gradients.drain().map(|(id, g)| (id, g * factor)).collect();
     }
 }
 

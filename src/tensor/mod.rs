@@ -226,6 +226,10 @@ impl Tensor {
         &self.array
     }
 
+    pub(crate) fn into_array(self) -> Array {
+        self.array
+    }
+
     pub(crate) fn node(&self) -> Option<&Arc<Node>> {
         self.node.as_ref()
     }

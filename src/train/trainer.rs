@@ -45,6 +45,12 @@ pub trait Trainable {
         None
     }
 
+    /// The values that [`Trainable::after_update`] looks back at, by the parameter's id. Asked before an
+    /// update, which cannot write where a value lies that is still held.
+    fn remembered(&self) -> HashMap<u64, Tensor> {
+        HashMap::new()
+    }
+
     /// Called after each update.
     fn after_update(&mut self, _update: &Update) {}
 
@@ -93,6 +99,10 @@ impl Trainable for Adapted {
 
     fn penalty(&self) -> Option<Tensor> {
         Adapted::penalty(self)
+    }
+
+    fn remembered(&self) -> HashMap<u64, Tensor> {
+        self.trainable().iter().map(|(_, param)| (param.id(), param.value())).collect()
     }
 
     fn after_update(&mut self, update: &Update) {
@@ -195,12 +205,13 @@ impl<T: Trainable, O: Optimizer> Trainer<T, O> {
         let groups = self.subject.groups();
         check_all_reached(&groups, &gradients)?;
         let norm = self.clip_gradients(&groups, &mut gradients)?;
-        let params = groups.iter().flat_map(|group| &group.params);
-        let before: HashMap<u64, Tensor> = params.map(|(_, param)| (param.id(), param.value())).collect();
+        let before = self.subject.remembered();
         for group in &groups {
             let rate = self.schedule.since(group.since).rate(self.step - group.since);
             for (_, param) in &group.params {
-                if let Some(gradient) = gradients.of(&param.value()).cloned() {
+                // The value is let go of before the update, which may then write in its place.
+                let gradient = gradients.of(&param.value()).cloned();
+                if let Some(gradient) = gradient {
                     self.optimizer.update(param, &gradient, rate * group.rate, group.decay);
                 }
             }

@@ -2,13 +2,17 @@
 //!
 //! A line of a program is one tight loop over a block of [`BLOCK`] elements, so the interpreter's
 //! own cost is spread over them and each loop vectorises. A long formula reads its inputs and
-//! writes its outputs once, whatever happens in between.
-//! Read next: `math.rs` for the functions inside the loops.
+//! writes its outputs once, whatever happens in between. An input that nobody else holds gives its
+//! memory to an output.
+//! Read next: `feed.rs`, where inputs come from, and `math.rs` for the functions inside the loops.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::feed::{Feed, Operand, View};
 use super::math;
-use super::memory::Memory;
+use super::memory::{Memory, with_scratch};
 use super::simd::simd;
 use crate::device::array::Array;
 use crate::expr::{Binary, Instruction, Program, Unary};
@@ -16,12 +20,44 @@ use crate::rng;
 
 /// Elements per block: a dozen lines of 2 KiB fit the cache beside the data that streams through.
 const BLOCK: usize = 512;
+/// Blocks end where rows of at least this many elements end, so that what is repeated for each row
+/// is read where it lies.
+const LONG_ROW: usize = 128;
 
-/// Computes every output of the program over all elements.
-pub fn run(program: &Program, inputs: &[&Array], outputs: &mut [&mut [f32]]) {
+/// Computes every output of the program over `count` elements.
+pub fn run(program: &Program, inputs: Vec<Array>, count: usize) -> Vec<Memory> {
+    let mut memories: Vec<Memory> = Vec::with_capacity(program.outputs().len());
+    let sources: Vec<Result<usize, Array>> = inputs
+        .into_iter()
+        .map(|x| match memories.len() < program.outputs().len() {
+            true => x.into_memory().map(|memory| {
+                memories.push(memory);
+                memories.len() - 1
+            }),
+            false => Err(x),
+        })
+        .collect();
+    memories.resize_with(program.outputs().len(), || Memory::reserve(count));
+    let feeds: Vec<Feed> = sources
+        .iter()
+        .map(|source| match source {
+            Ok(output) => Feed::Output(*output),
+            Err(x) => Feed::View(View::new(x)),
+        })
+        .collect();
+    let mut outputs: Vec<&mut [f32]> = memories.iter_mut().map(Memory::values_mut).collect();
+    run_on(program, &feeds, &mut outputs);
+    memories
+}
+
+/// Copies the elements of `x` in row-major order.
+pub fn copy(x: &Array, y: &mut [f32]) {
+    run_on(&Program::build(|[x]| x), &[Feed::View(View::new(x))], &mut [y]);
+}
+
+fn run_on(program: &Program, feeds: &[Feed], outputs: &mut [&mut [f32]]) {
     let count = outputs[0].len();
-    let feeds: Vec<Feed> = inputs.iter().map(|x| Feed::new(x)).collect();
-    let registers = registers_of(program);
+    let plan = Plan::new(program, feeds);
     let mut pieces: Vec<Vec<&mut [f32]>> = (0..count.div_ceil(super::GRAIN)).map(|_| Vec::new()).collect();
     for output in outputs.iter_mut() {
         for (piece, chunk) in pieces.iter_mut().zip(output.chunks_mut(super::GRAIN)) {
@@ -29,75 +65,159 @@ pub fn run(program: &Program, inputs: &[&Array], outputs: &mut [&mut [f32]]) {
         }
     }
     if pieces.len() <= 1 {
-        pieces.iter_mut().for_each(|outputs| run_piece(program, &registers, &feeds, 0, outputs));
-        return;
+        return pieces.iter_mut().for_each(|outputs| plan.run(0, outputs));
     }
-    pieces.par_iter_mut().enumerate().for_each(|(piece, outputs)| {
-        run_piece(program, &registers, &feeds, piece * super::GRAIN, outputs);
-    });
+    let piece = |(piece, outputs): (usize, &mut Vec<&mut [f32]>)| plan.run(piece * super::GRAIN, outputs);
+    pieces.par_iter_mut().enumerate().for_each(piece);
 }
 
-/// Where an input's elements come from.
-struct Feed<'a> {
-    values: &'a [f32],
-    offset: isize,
-    /// Size and stride of each run of axes that behaves as one, outermost first.
-    groups: Vec<(usize, isize)>,
+/// A program made ready to run over blocks.
+struct Plan<'a> {
+    program: &'a Program,
+    feeds: &'a [Feed<'a>],
+    /// Which register each line writes to.
+    registers: Vec<usize>,
+    /// Lines that somebody reads as a block even if they are one number.
+    blocks: Vec<bool>,
+    /// Blocks end at multiples of this, if there is such a length.
+    row: Option<usize>,
 }
 
-impl<'a> Feed<'a> {
-    fn new(x: &'a Array) -> Feed<'a> {
-        let mut groups = x.layout().groups();
-        if groups.is_empty() {
-            groups.push((1, 1));
+impl<'a> Plan<'a> {
+    fn new(program: &'a Program, feeds: &'a [Feed<'a>]) -> Plan<'a> {
+        let lines = program.instructions();
+        let mut blocks = vec![false; lines.len()];
+        for instruction in lines {
+            if matches!(instruction, Instruction::Unary(..) | Instruction::Select(..)) {
+                instruction.operands().for_each(|operand| blocks[operand] = true);
+            }
         }
-        Feed { values: super::buffer(x), offset: x.layout().offset() as isize, groups }
+        program.outputs().iter().for_each(|&output| blocks[output] = true);
+        let row = feeds.iter().filter_map(|feed| match feed {
+            Feed::View(view) => Some(view.run()),
+            Feed::Output(_) => None,
+        });
+        let row = row.min().filter(|&run| run >= LONG_ROW);
+        Plan { program, feeds, registers: registers_of(program), blocks, row }
     }
 
-    /// The elements from `start` on, when they lie densely.
-    fn dense(&self, start: usize, length: usize) -> Option<&'a [f32]> {
-        match self.groups[..] {
-            [(_, 1)] => Some(&self.values[self.offset as usize + start..][..length]),
-            _ => None,
-        }
+    /// Runs the program over the elements from `start` on.
+    fn run(&self, start: usize, outputs: &mut [&mut [f32]]) {
+        let count = self.registers.iter().max().map_or(0, |last| last + 1);
+        with_scratch(count * BLOCK, |room| {
+            for (line, instruction) in self.program.instructions().iter().enumerate() {
+                if let Instruction::Number(value) = instruction
+                    && self.blocks[line]
+                {
+                    room[self.registers[line] * BLOCK..][..BLOCK].fill(*value as f32);
+                }
+            }
+            let mut inputs = vec![None; self.feeds.len()];
+            let (mut at, length) = (0, outputs[0].len());
+            while at < length {
+                let to_row_end = self.row.map_or(BLOCK, |row| row - (start + at) % row);
+                let size = BLOCK.min(length - at).min(to_row_end);
+                for (input, feed) in inputs.iter_mut().zip(self.feeds) {
+                    *input = match feed {
+                        Feed::View(view) => view.in_place(start + at, size),
+                        Feed::Output(_) => None,
+                    };
+                }
+                self.run_block(start, at..at + size, &inputs, room, outputs);
+                at += size;
+            }
+        });
     }
 
-    /// Copies the elements from `start` on to `block`, run by run of the innermost axis.
-    fn copy(&self, start: usize, block: &mut [f32]) {
-        let (&(inner, stride), outer) = self.groups.split_last().expect("at least one group");
-        let mut index = vec![0; outer.len()];
-        let (mut row, mut column) = (start / inner, start % inner);
-        let mut base = self.offset;
-        for (axis, &(size, stride)) in outer.iter().enumerate().rev() {
-            index[axis] = row % size;
-            row /= size;
-            base += index[axis] as isize * stride;
-        }
-        let mut filled = 0;
-        while filled < block.len() {
-            let run = (inner - column).min(block.len() - filled);
-            let from = base + column as isize * stride;
-            let target = &mut block[filled..filled + run];
-            match stride {
-                1 => target.copy_from_slice(&self.values[from as usize..][..run]),
-                0 => target.fill(self.values[from as usize]),
-                _ => {
-                    for (i, x) in target.iter_mut().enumerate() {
-                        *x = self.values[(from + i as isize * stride) as usize];
+    /// Runs every line over one block of the piece that begins at `start`.
+    fn run_block(
+        &self,
+        start: usize,
+        block: Range<usize>,
+        inputs: &[Option<Operand<'a>>],
+        room: &mut [f32],
+        outputs: &mut [&mut [f32]],
+    ) {
+        let lines = self.program.instructions();
+        // Nobody reads the last line's register, so a single output goes where it belongs at once.
+        let straight_out = self.program.outputs() == [lines.len() - 1];
+        for (line, instruction) in lines.iter().enumerate() {
+            let (below, rest) = room.split_at_mut(self.registers[line] * BLOCK);
+            let (own, above) = rest.split_at_mut(BLOCK);
+            let own = &mut own[..block.len()];
+            let last = straight_out && line == lines.len() - 1;
+            if let Instruction::Input(i) = *instruction
+                && let Feed::Output(output) = self.feeds[i]
+            {
+                if !last {
+                    own.copy_from_slice(&outputs[output][block.clone()]);
+                }
+                continue;
+            }
+            let target = if last { &mut outputs[0][block.clone()] } else { own };
+            let reader = Reader { plan: self, inputs, below, above, size: block.len() };
+            match *instruction {
+                Instruction::Input(i) => match (inputs[i], &self.feeds[i]) {
+                    (Some(Operand::Number(value)), _) if self.blocks[line] => target.fill(value),
+                    (Some(Operand::Values(values)), _) if last => target.copy_from_slice(values),
+                    (None, Feed::View(view)) => view.copy(start + block.start, target),
+                    _ => {}
+                },
+                Instruction::Number(value) if last => target.fill(value as f32),
+                Instruction::Number(_) => {}
+                Instruction::Random(seed) => random(seed, (start + block.start) as u32, target),
+                Instruction::Unary(f, a) => {
+                    unary(f, reader.values(a), target);
+                    if matches!(f, Unary::Sin | Unary::Cos) {
+                        turn_far_angles(f, reader.values(a), target);
                     }
                 }
-            }
-            filled += run;
-            column = 0;
-            for (axis, &(size, stride)) in outer.iter().enumerate().rev() {
-                index[axis] += 1;
-                base += stride;
-                if index[axis] < size {
-                    break;
+                Instruction::Binary(f, a, b) => binary(f, reader.operand(a), reader.operand(b), target),
+                Instruction::Select(c, a, b) => {
+                    select(reader.values(c), reader.values(a), reader.values(b), target);
                 }
-                index[axis] = 0;
-                base -= size as isize * stride;
             }
+        }
+        if straight_out {
+            return;
+        }
+        let reader = Reader { plan: self, inputs, below: room, above: &[], size: block.len() };
+        for (output, &line) in outputs.iter_mut().zip(self.program.outputs()) {
+            output[block.clone()].copy_from_slice(reader.values(line));
+        }
+    }
+}
+
+/// What the lines of a block may read: inputs, and all registers but the one that is being written.
+struct Reader<'a> {
+    plan: &'a Plan<'a>,
+    inputs: &'a [Option<Operand<'a>>],
+    below: &'a [f32],
+    above: &'a [f32],
+    size: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn operand(&self, line: usize) -> Operand<'a> {
+        match self.plan.program.instructions()[line] {
+            Instruction::Number(value) => Operand::Number(value as f32),
+            Instruction::Input(i) => self.inputs[i].unwrap_or(Operand::Values(self.register(line))),
+            _ => Operand::Values(self.register(line)),
+        }
+    }
+
+    fn values(&self, line: usize) -> &'a [f32] {
+        match self.operand(line) {
+            Operand::Values(values) => values,
+            Operand::Number(_) => self.register(line),
+        }
+    }
+
+    fn register(&self, line: usize) -> &'a [f32] {
+        let start = self.plan.registers[line] * BLOCK;
+        match start.checked_sub(self.below.len() + BLOCK) {
+            None => &self.below[start..][..self.size],
+            Some(start) => &self.above[start..][..self.size],
         }
     }
 }
@@ -129,83 +249,6 @@ fn registers_of(program: &Program) -> Vec<usize> {
         free.extend(done.into_iter().map(|operand| registers[operand]));
     }
     registers
-}
-
-/// Runs the program over the elements from `start` on.
-fn run_piece(
-    program: &Program,
-    register_of: &[usize],
-    feeds: &[Feed],
-    start: usize,
-    outputs: &mut [&mut [f32]],
-) {
-    let lines = program.instructions();
-    let count = register_of.iter().max().map_or(0, |last| last + 1);
-    let mut registers: Vec<Memory> = (0..count).map(|_| Memory::reserve(BLOCK)).collect();
-    for (line, instruction) in lines.iter().enumerate() {
-        if let Instruction::Number(value) = instruction {
-            registers[register_of[line]].values_mut().fill(*value as f32);
-        }
-    }
-    let length = outputs[0].len();
-    let straight_out = program.outputs() == [lines.len() - 1];
-    for at in (0..length).step_by(BLOCK) {
-        let size = BLOCK.min(length - at);
-        for (line, instruction) in lines.iter().enumerate() {
-            // Taken out while it is written; no operand lies in it.
-            let mut own = std::mem::take(&mut registers[register_of[line]]);
-            let values = |line: usize| {
-                match lines[line] {
-                    Instruction::Input(i) => feeds[i].dense(start + at, size),
-                    _ => None,
-                }
-                .unwrap_or_else(|| &registers[register_of[line]][..size])
-            };
-            let operand = |line: usize| match lines[line] {
-                Instruction::Number(value) => Operand::Number(value as f32),
-                _ => Operand::Values(values(line)),
-            };
-            // Nobody reads the last line's register, so it goes where it belongs at once.
-            let last = straight_out && line == lines.len() - 1;
-            let target = if last { &mut outputs[0][at..at + size] } else { &mut own.values_mut()[..size] };
-            match *instruction {
-                Instruction::Number(value) if last => target.fill(value as f32),
-                Instruction::Number(_) => {}
-                Instruction::Input(i) => match feeds[i].dense(start + at, size) {
-                    Some(values) if last => target.copy_from_slice(values),
-                    Some(_) => {}
-                    None => feeds[i].copy(start + at, target),
-                },
-                Instruction::Random(seed) => random(seed, (start + at) as u32, target),
-                Instruction::Unary(f, a) => {
-                    unary(f, values(a), target);
-                    if matches!(f, Unary::Sin | Unary::Cos) {
-                        turn_far_angles(f, values(a), target);
-                    }
-                }
-                Instruction::Binary(f, a, b) => binary(f, operand(a), operand(b), target),
-                Instruction::Select(c, a, b) => select(values(c), values(a), values(b), target),
-            }
-            registers[register_of[line]] = own;
-        }
-        if straight_out {
-            continue;
-        }
-        for (output, &line) in outputs.iter_mut().zip(program.outputs()) {
-            let target = &mut output[at..at + size];
-            match lines[line] {
-                Instruction::Input(i) => feeds[i].copy(start + at, target),
-                _ => target.copy_from_slice(&registers[register_of[line]][..size]),
-            }
-        }
-    }
-}
-
-/// What a line reads: a block, or a number that stays in a vector register.
-#[derive(Clone, Copy)]
-enum Operand<'a> {
-    Values(&'a [f32]),
-    Number(f32),
 }
 
 #[inline(always)]

@@ -17,9 +17,9 @@
 //!
 //! Read [`gemm`], [`multiply`] and [`multiply_blocked`] here, then `micro_kernel.rs`.
 
+use super::memory::with_scratch;
 use super::micro_kernel::{self, Dot, Epilogue, MicroKernel, Panel, Tile, View};
 use rayon::prelude::*;
-use std::cell::RefCell;
 use std::ops::Range;
 
 /// A stack of equally shaped strided matrices inside one slice: matrix `i` starts at `offsets[i]`.
@@ -443,21 +443,6 @@ fn for_each_chunk(
     } else if !values.is_empty() {
         values.chunks_mut(size).enumerate().for_each(body);
     }
-}
-
-/// Lends a cache-line aligned buffer of arbitrary contents.
-///
-/// Each thread keeps as many as it had in use at once: fresh memory would cost a page fault every 1024 floats.
-fn with_scratch(size: usize, body: impl FnOnce(&mut [f32])) {
-    thread_local!(static KEPT: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) });
-    const LINE: usize = 16;
-    let mut buffer = KEPT.with_borrow_mut(Vec::pop).unwrap_or_default();
-    if buffer.len() < size + LINE {
-        buffer.resize(size + LINE, 0.0);
-    }
-    let start = buffer.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
-    body(&mut buffer[start..][..size]);
-    KEPT.with_borrow_mut(|kept| kept.push(buffer));
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! than it was at its own peak: what lies in the pool and what is in use together stay below the most
 //! that was ever in use at once.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Mutex;
@@ -150,4 +151,18 @@ impl Drop for Memory {
             pool.trim();
         }
     }
+}
+
+/// Lends a cache-line aligned buffer of arbitrary contents.
+///
+/// Each thread keeps as many as it had in use at once: fresh memory would cost a page fault every 1024 floats.
+pub fn with_scratch(size: usize, body: impl FnOnce(&mut [f32])) {
+    thread_local!(static KEPT: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) });
+    let mut buffer = KEPT.with_borrow_mut(Vec::pop).unwrap_or_default();
+    if buffer.len() < size + LINE {
+        buffer.resize(size + LINE, 0.0);
+    }
+    let start = buffer.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+    body(&mut buffer[start..][..size]);
+    KEPT.with_borrow_mut(|kept| kept.push(buffer));
 }

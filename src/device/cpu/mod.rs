@@ -8,6 +8,7 @@
 mod concat;
 mod cross_entropy;
 mod elementwise;
+mod feed;
 mod gather;
 #[allow(unsafe_code)]
 mod gemm;
@@ -31,7 +32,6 @@ use rayon::prelude::*;
 
 use super::array::{Array, Buffer};
 use super::kernel::Kernel;
-use crate::expr::Program;
 use crate::layout::Layout;
 pub use memory::{Memory, PoolStatistics, forget_peak, poison_new_buffers, pool_statistics};
 
@@ -39,13 +39,29 @@ pub use memory::{Memory, PoolStatistics, forget_peak, poison_new_buffers, pool_s
 const GRAIN: usize = 1 << 14;
 
 /// Runs one kernel.
-pub fn run(kernel: &Kernel) -> Vec<Array> {
+pub fn run(kernel: Kernel) -> Vec<Array> {
     let sizes = kernel.output_sizes();
-    let mut memories: Vec<Memory> =
-        sizes.iter().map(|sizes| Memory::reserve(sizes.iter().product())).collect();
-    let mut outputs: Vec<&mut [f32]> = memories.iter_mut().map(Memory::values_mut).collect();
+    let counts = sizes.iter().map(|sizes| sizes.iter().product());
+    let memories = match kernel {
+        Kernel::Elementwise { program, inputs, sizes } => {
+            elementwise::run(program, inputs, sizes.iter().product())
+        }
+        kernel => {
+            let mut memories: Vec<Memory> = counts.map(Memory::reserve).collect();
+            let outputs: Vec<&mut [f32]> = memories.iter_mut().map(Memory::values_mut).collect();
+            fill(&kernel, outputs);
+            memories
+        }
+    };
+    let array = |(memory, sizes): (Memory, Vec<usize>)| {
+        Array::new(Layout::contiguous(sizes), Buffer::Cpu(Arc::new(memory)))
+    };
+    memories.into_iter().zip(sizes).map(array).collect()
+}
+
+/// Runs one kernel on memory made for its outputs.
+fn fill(kernel: &Kernel, mut outputs: Vec<&mut [f32]>) {
     match (kernel, &mut outputs[..]) {
-        (Kernel::Elementwise { program, inputs, .. }, outputs) => elementwise::run(program, inputs, outputs),
         (Kernel::Reduce { op, x, axes }, [y]) => reduce::run(*op, x, axes, y),
         (Kernel::ArgMax { x }, [y]) => sort::arg_max(x, y),
         (Kernel::ArgSort { x, descending }, [y]) => sort::arg_sort(x, *descending, y),
@@ -70,10 +86,6 @@ pub fn run(kernel: &Kernel) -> Vec<Array> {
         }
         _ => unreachable!("as many outputs as Kernel::output_sizes says"),
     }
-    let array = |(memory, sizes): (Memory, Vec<usize>)| {
-        Array::new(Layout::contiguous(sizes), Buffer::Cpu(Arc::new(memory)))
-    };
-    memories.into_iter().zip(sizes).map(array).collect()
 }
 
 /// The whole buffer of an array on this device.
@@ -97,7 +109,7 @@ fn contiguous(x: &Array) -> Array {
         return x.clone();
     }
     let mut memory = Memory::reserve(x.layout().count());
-    elementwise::run(&Program::build(|[x]| x), &[x], &mut [memory.values_mut()]);
+    elementwise::copy(x, memory.values_mut());
     Array::new(Layout::contiguous(x.sizes()), Buffer::Cpu(Arc::new(memory)))
 }
 

@@ -124,7 +124,7 @@ pub fn contiguous(x: &Array) -> Array {
         return x.clone();
     }
     let program = Program::build(|[x]| x);
-    let copy = Kernel::Elementwise { program: &program, inputs: &[x], sizes: x.sizes() };
+    let copy = Kernel::Elementwise { program: &program, inputs: vec![x.clone()], sizes: x.sizes() };
     run(memory(x).gpu(), &copy).pop().expect("an elementwise kernel with one output")
 }
 
@@ -133,7 +133,7 @@ pub fn fill(gpu: &Arc<Gpu>, value: f64, y: &Arc<Memory>) -> Recorded {
     elementwise(gpu, &Program::constant(value), &[], std::slice::from_ref(y))
 }
 
-fn elementwise(gpu: &Arc<Gpu>, program: &Program, inputs: &[&Array], outputs: &[Arc<Memory>]) -> Recorded {
+fn elementwise(gpu: &Arc<Gpu>, program: &Program, inputs: &[Array], outputs: &[Arc<Memory>]) -> Recorded {
     let count = outputs[0].len();
     for (first, count) in pieces(gpu, count, 1)? {
         let mut windows = Vec::with_capacity(inputs.len());
@@ -165,12 +165,12 @@ fn elementwise(gpu: &Arc<Gpu>, program: &Program, inputs: &[&Array], outputs: &[
 
 /// An elementwise program whose inputs take more parameters than there is room for: dense ones take
 /// few.
-fn of_dense(gpu: &Arc<Gpu>, program: &Program, inputs: &[&Array], outputs: &[Arc<Memory>]) -> Recorded {
+fn of_dense(gpu: &Arc<Gpu>, program: &Program, inputs: &[Array], outputs: &[Arc<Memory>]) -> Recorded {
     if inputs.iter().all(|x| x.layout().is_contiguous()) {
         return Err(Arc::from("a formula has more inputs and numbers than one shader has parameters for"));
     }
-    let dense: Vec<Array> = inputs.iter().map(|x| contiguous(x)).collect();
-    elementwise(gpu, program, &dense.iter().collect::<Vec<_>>(), outputs)
+    let dense: Vec<Array> = inputs.iter().map(contiguous).collect();
+    elementwise(gpu, program, &dense, outputs)
 }
 
 fn rendered_pipeline(gpu: &Gpu, rendered: &Rendered, inputs: usize, outputs: usize) -> Arc<Pipeline> {
