@@ -72,9 +72,42 @@ impl Stored {
         Ids::new(values, [count], classes).expect("golden labels are valid")
     }
 
-    /// Token sequences and their segments without the padding, all of them or those of one step.
+    /// Labels of tokens, of which a negative one does not count.
+    pub fn token_labels(&self, name: &str, limit: usize) -> Ids {
+        let values: Vec<i64> = self.values(name).iter().map(|&id| id as i64).collect();
+        Ids::signed(&values, [values.len()], limit, Some(-100)).expect("golden labels are valid")
+    }
+
+    /// The labels of a language model: one belongs to the token before it, and some do not count.
+    pub fn next_labels(&self, vocabulary: usize) -> Ids {
+        let (labels, time) = (self.token_labels("labels", vocabulary), self.sizes("labels")[1]);
+        let next = |at: usize| match (at + 1) % time {
+            0 => Ids::IGNORED,
+            _ => labels.values()[at + 1],
+        };
+        let shifted: Vec<u32> = (0..labels.count()).map(next).collect();
+        Ids::new(shifted, [labels.count()], vocabulary).expect("golden labels are valid")
+    }
+
+    /// What stands under names with this start, the start taken off; of that only what belongs to a step,
+    /// where one is given.
+    pub fn part(&self, start: &str, step: Option<usize>) -> Stored {
+        let named = self.tensors.iter().filter_map(|(name, (sizes, _))| {
+            let short = name.strip_prefix(start)?.to_string();
+            let sizes = if step.is_some() { sizes[1..].to_vec() } else { sizes.clone() };
+            Some((short, (sizes, self.slice(name, step).1)))
+        });
+        Stored { tensors: named.collect(), notes: self.notes.clone() }
+    }
+
+    /// Token sequences and their segments without the padding, all of them or those of one step. Without
+    /// a mask there is no padding.
     pub fn sequences(&self, step: Option<usize>) -> (Vec<Vec<u32>>, Option<Vec<Vec<u32>>>) {
-        let (time, mask) = self.slice("attention_mask", step);
+        let (time, ids) = self.slice("input_ids", step);
+        let mask = match self.has("attention_mask") {
+            true => self.slice("attention_mask", step).1,
+            false => vec![1.0; ids.len()],
+        };
         let cut = |name: &str| -> Vec<Vec<u32>> {
             let values = self.slice(name, step).1;
             let rows = values.chunks(time).zip(mask.chunks(time));
@@ -90,7 +123,7 @@ impl Stored {
     /// The last size and the values of a tensor, or of its part that belongs to a step.
     fn slice(&self, name: &str, step: Option<usize>) -> (usize, Vec<f64>) {
         let (sizes, values) = (self.sizes(name), self.values(name));
-        let last = *sizes.last().expect("not a single number");
+        let last = sizes.last().copied().unwrap_or(1);
         let Some(step) = step else { return (last, values) };
         let length = values.len() / sizes[0];
         (last, values[step * length..(step + 1) * length].to_vec())
@@ -103,6 +136,7 @@ fn numbers(view: &TensorView) -> Vec<f64> {
         Dtype::F64 => bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
         Dtype::F32 => bytes.as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect(),
         Dtype::I64 => bytes.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect(),
+        Dtype::I16 => bytes.as_chunks().0.iter().map(|b| f64::from(i16::from_le_bytes(*b))).collect(),
         Dtype::I32 => bytes.as_chunks().0.iter().map(|b| f64::from(i32::from_le_bytes(*b))).collect(),
         Dtype::U8 | Dtype::BOOL => bytes.iter().map(|&b| f64::from(b)).collect(),
         other => panic!("{other:?} is not among the types of golden files"),
@@ -163,4 +197,11 @@ pub fn summarised(stored: &Stored, key: &str, found: &[f64], width: usize) -> f6
     }
     assert!(compared > 0, "{key} is not stored in any known form");
     worst
+}
+
+/// The values that belong to the places a mask keeps.
+pub fn where_kept(values: &[f64], kept: &[f64]) -> Vec<f64> {
+    let width = values.len() / kept.len();
+    let rows = values.chunks(width).zip(kept).filter(|(_, kept)| **kept == 1.0);
+    rows.flat_map(|(row, _)| row.to_vec()).collect()
 }
