@@ -1,8 +1,8 @@
 //! The measures agree with scikit-learn, scipy and sacrebleu on stored cases, and with figures by hand.
 
 use engrad::metrics::{
-    Bleu, BleuScore, Chrf, Confusion, RougeL, Tokenization, mean_absolute_error, mean_squared_error, pearson,
-    ranks, spearman,
+    Bleu, BleuScore, Chrf, Confusion, RougeL, Tokenization, mean_absolute_error, mean_squared_error,
+    paired_t_test, pearson, ranks, spearman,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -155,6 +155,23 @@ fn rouge_l_is_that_of_its_paper() {
     let (precision, recall) = (1.0, 2.0 / 3.0);
     let expected = 100.0 * 2.44 * precision * recall / (recall + 1.44 * precision);
     assert_near("two references", RougeL::default().corpus(&["a b"], &two), expected);
+}
+
+#[test]
+fn the_paired_t_test_agrees_with_scipy() {
+    let rows: [(&[f64], &[f64], f64); 4] = [
+        (&[0.84, 0.83, 0.85], &[0.82, 0.83, 0.81], 0.22540333075851635),
+        (&[0.1, 0.2], &[0.3, 0.35], 0.09033447060173315),
+        (&[1.0, 2.0, 3.0, 4.0, 5.0], &[1.5, 1.9, 3.3, 4.1, 5.2], 0.11611652351681574),
+        (&[0.5, 0.6, 0.7, 0.8], &[0.1, 0.2, 0.3, 0.41], 5.485516594550817e-07),
+    ];
+    for (x, y, expected) in rows {
+        let found = paired_t_test(x, y);
+        // Differences of 0.1 and its like are rounded before they are squared.
+        assert!((found - expected).abs() <= 1e-9 * expected, "found {found}, expected {expected}");
+    }
+    assert_eq!(paired_t_test(&[2.0, 3.0], &[1.0, 2.0]), 0.0);
+    assert!(paired_t_test(&[1.0], &[2.0]).is_nan() && paired_t_test(&[1.0, 2.0], &[1.0, 2.0]).is_nan());
 }
 
 #[test]

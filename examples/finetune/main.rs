@@ -11,9 +11,15 @@
 //! `task.rs`). Both go through `tuning.rs`, whose core is a few lines: attach, train, save.
 //! How a run is interrupted and gone on with is in `stage.rs`, the table and the picture in `report.rs`.
 
+#[path = "../common/curves.rs"]
+mod curves;
 mod language;
 mod options;
 mod pretraining;
+#[path = "../common/progress.rs"]
+mod progress;
+#[path = "../common/tokens.rs"]
+mod published;
 mod report;
 mod stage;
 mod task;

@@ -4,13 +4,9 @@ use std::path::Path;
 
 use engrad::nn::files::write_whole;
 use engrad::{Error, Result};
-use plotters::coord::Shift;
-use plotters::prelude::*;
 
+use super::curves::{Curve, picture, smooth};
 use super::stage::Record;
-
-/// Told apart by people who see colours differently, too (Okabe and Ito 2008).
-const COLOURS: [RGBColor; 3] = [RGBColor(0, 114, 178), RGBColor(230, 159, 0), RGBColor(0, 158, 115)];
 
 /// One line per way of training.
 pub fn table(records: &[Record], guessing: f64) -> String {
@@ -60,58 +56,17 @@ fn process_peak() -> Option<usize> {
 ///
 /// **Errors** when the file cannot be written.
 pub fn draw(path: &Path, pretraining: Option<&Record>, records: &[Record]) -> Result<()> {
-    let mut text = String::new();
-    let drawn = || -> std::result::Result<(), Box<dyn std::error::Error>> {
-        let area = SVGBackend::with_string(&mut text, (900, if pretraining.is_some() { 840 } else { 420 }))
-            .into_drawing_area();
-        area.fill(&WHITE)?;
-        let panels = area.split_evenly((if pretraining.is_some() { 2 } else { 1 }, 1));
-        if let Some(record) = pretraining {
-            panel(&panels[0], "Loss of pretraining: guessing hidden words", std::slice::from_ref(record))?;
-        }
-        panel(&panels[panels.len() - 1], "Loss of fine-tuning", records)?;
-        area.present()?;
-        Ok(())
+    let curve = |record: &Record| {
+        let points = (1..).map(f64::from).zip(smooth(&record.losses)).collect();
+        Curve { name: record.name.clone(), points }
     };
-    let mut drawn = drawn;
-    drawn()
+    let pretraining: Vec<Curve> = pretraining.into_iter().map(curve).collect();
+    let tuning: Vec<Curve> = records.iter().map(curve).collect();
+    let mut panels = vec![("Loss of fine-tuning", "loss", &tuning[..])];
+    if !pretraining.is_empty() {
+        panels.insert(0, ("Loss of pretraining: guessing hidden words", "loss", &pretraining[..]));
+    }
+    let text = picture(&panels)
         .map_err(|error| Error::Format { path: path.into(), what: format!("cannot be drawn: {error}") })?;
     write_whole(path, text.as_bytes())
-}
-
-/// One line per record over the steps, each a running mean, because single losses jump.
-fn panel(
-    area: &DrawingArea<SVGBackend, Shift>,
-    title: &str,
-    records: &[Record],
-) -> std::result::Result<(), Box<dyn std::error::Error>> {
-    let curves: Vec<Vec<f64>> = records.iter().map(|record| smooth(&record.losses)).collect();
-    let steps = curves.iter().map(Vec::len).max().unwrap_or(1).max(2);
-    let highest = curves.iter().flatten().copied().fold(1e-3, f64::max);
-    let mut chart = ChartBuilder::on(area)
-        .caption(title, ("sans-serif", 20))
-        .margin(16)
-        .x_label_area_size(36)
-        .y_label_area_size(52)
-        .build_cartesian_2d(0..steps, 0.0..1.05 * highest)?;
-    chart.configure_mesh().x_desc("step").y_desc("loss").light_line_style(WHITE).draw()?;
-    for (at, (record, curve)) in records.iter().zip(&curves).enumerate() {
-        let colour = COLOURS[at % COLOURS.len()];
-        let line = LineSeries::new(curve.iter().copied().enumerate(), colour.stroke_width(2));
-        chart
-            .draw_series(line)?
-            .label(&record.name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
-    }
-    chart.configure_series_labels().background_style(WHITE).border_style(BLACK.mix(0.3)).draw()?;
-    Ok(())
-}
-
-fn smooth(losses: &[f64]) -> Vec<f64> {
-    let mut mean = losses.first().copied().unwrap_or(0.0);
-    let running = |&loss: &f64| {
-        mean += 0.1 * (loss - mean);
-        mean
-    };
-    losses.iter().map(running).collect()
 }

@@ -4,7 +4,6 @@
 //! trainer, `NAME.checkpoint.safetensors`. Batches, dropout masks and rates follow from seed and step,
 //! so a stage that was interrupted ends with the same bits as one that was not.
 
-use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,10 +14,10 @@ use engrad::nn::files::write_whole;
 use engrad::optim::AdamW;
 use engrad::train::{Trainable, Trainer};
 use engrad::{Error, Result, Tensor};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
 use super::options::Options;
+use super::progress::Progress;
 
 /// Why the job ended early.
 #[derive(Debug)]
@@ -162,7 +161,9 @@ impl<'a> Stages<'a> {
             record.seconds.push(started.elapsed().as_secs_f64());
             record.losses.push(done.loss);
             record.peak = record.peak.max(pool_statistics().peak * size_of::<f32>());
-            progress.show(trainer.steps(), &record.losses, done.rate);
+            let recent = &record.losses[record.losses.len().saturating_sub(20)..];
+            let loss = recent.iter().sum::<f64>() / recent.len() as f64;
+            progress.show(trainer.steps(), format!("loss {loss:.4}  rate {:.1e}", done.rate));
             let enough = self.stop_after.is_some_and(|limit| trainer.steps() - first >= limit);
             if enough || self.stop.load(Ordering::Relaxed) {
                 trainer.save(&checkpoint)?;
@@ -171,43 +172,6 @@ impl<'a> Stages<'a> {
             }
         }
         Ok(record)
-    }
-}
-
-/// A bar where someone is watching; a line now and then where the output goes to a file.
-struct Progress {
-    bar: ProgressBar,
-    name: String,
-    steps: u64,
-}
-
-impl Progress {
-    fn new(name: &str, done: u64, steps: u64) -> Progress {
-        let bar = ProgressBar::new(steps).with_position(done).with_prefix(name.to_string());
-        let style = ProgressStyle::with_template("{prefix:<11} [{bar:28}] {pos}/{len}  {msg}  {eta} left");
-        bar.set_style(style.expect("the template above is well formed").progress_chars("=> "));
-        bar.reset_eta();
-        Progress { bar, name: name.into(), steps }
-    }
-
-    fn show(&self, step: u64, losses: &[f64], rate: f64) {
-        let recent = &losses[losses.len().saturating_sub(20)..];
-        let loss = recent.iter().sum::<f64>() / recent.len() as f64;
-        let mut text = String::new();
-        write!(text, "loss {loss:.4}  rate {rate:.1e}").expect("text can always be written to a string");
-        if !self.bar.is_hidden() {
-            self.bar.set_message(text);
-            self.bar.set_position(step);
-        } else if step.is_multiple_of(self.steps.div_ceil(5)) || step == self.steps {
-            let left = self.bar.elapsed().mul_f64((self.steps - step) as f64 / step as f64);
-            eprintln!("{:<11} {step}/{}  {text}  {:.0} s left", self.name, self.steps, left.as_secs_f64());
-        }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.bar.abandon();
     }
 }
 

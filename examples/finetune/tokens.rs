@@ -6,6 +6,7 @@ use engrad::tasks::{self, Understanding};
 use engrad::{Error, Result};
 use tokenizers::{Tokenizer, TruncationParams};
 
+use super::published;
 use super::task::{Example, Task};
 
 /// Reads SST-2 from `train.tsv` and `dev.tsv`: at most `rows` of the first, all of the second.
@@ -20,16 +21,12 @@ pub fn sst2(model: &Path, data: &Path, rows: usize, max_length: usize) -> Result
     Ok(Task { train: train?, dev: dev?, labels })
 }
 
-/// The tokenizer of a model directory. Its file may ask for padding to a fixed length, which would
-/// multiply the work: batches are padded to their longest row instead.
+/// The tokenizer of a model directory, which cuts long texts.
 fn tokenizer(model: &Path, max_length: usize) -> Result<Tokenizer> {
-    let path = model.join("tokenizer.json");
-    let bytes = std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-    let malformed = |error: tokenizers::Error| Error::Format { path: path.clone(), what: error.to_string() };
-    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(malformed)?;
-    tokenizer.with_padding(None);
+    let mut tokenizer = published::need(model)?;
     let truncation = TruncationParams { max_length, ..TruncationParams::default() };
-    tokenizer.with_truncation(Some(truncation)).map_err(malformed)?;
+    let set = tokenizer.with_truncation(Some(truncation)).map(drop);
+    set.map_err(|error| Error::Format { path: model.into(), what: error.to_string() })?;
     Ok(tokenizer)
 }
 

@@ -12,6 +12,8 @@
 //! Read next: `words.rs`, where text becomes ids and ids become text.
 
 mod own;
+#[path = "../common/tokens.rs"]
+mod tokens;
 mod words;
 
 use std::io::Write;

@@ -5,8 +5,8 @@ use std::path::Path;
 use engrad::{Error, Result};
 use serde_json::Value;
 use tokenizers::Tokenizer;
-use tokenizers::models::bpe::BPE;
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+
+use super::tokens;
 
 /// A vocabulary.
 pub enum Words {
@@ -26,23 +26,10 @@ impl Words {
     ///
     /// **Errors** when its file is malformed.
     pub fn open(directory: &Path, config: &Value) -> Result<Words> {
-        let [json, vocabulary, merges] =
-            ["tokenizer.json", "vocab.json", "merges.txt"].map(|name| directory.join(name));
+        let vocabulary = directory.join("vocab.json");
         let malformed = |path: &Path, what: String| Error::Format { path: path.into(), what };
-        let begin = config.get("bos_token_id").and_then(Value::as_u64).map(|id| id as u32);
-        if json.exists() {
-            let tokenizer =
-                Tokenizer::from_file(&json).map_err(|error| malformed(&json, error.to_string()))?;
-            return Ok(Words::Published(Box::new(tokenizer), begin));
-        }
-        if vocabulary.exists() && merges.exists() {
-            let text = |path: &Path| path.to_string_lossy().into_owned();
-            let model = BPE::from_file(&text(&vocabulary), &text(&merges))
-                .build()
-                .map_err(|error| malformed(&merges, error.to_string()))?;
-            let mut tokenizer = Tokenizer::new(model);
-            tokenizer.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
-            tokenizer.with_decoder(Some(ByteLevel::default()));
+        if let Some(tokenizer) = tokens::open(directory)? {
+            let begin = config.get("bos_token_id").and_then(Value::as_u64).map(|id| id as u32);
             return Ok(Words::Published(Box::new(tokenizer), begin));
         }
         if !vocabulary.exists() {

@@ -4,7 +4,7 @@
 //! papers quote: scikit-learn ([`Confusion`]), scipy ([`pearson`], [`spearman`]) and sacrebleu ([`Bleu`],
 //! [`Chrf`]), held to by `tests/metrics.rs`.
 //! Read next: `confusion.rs`, `correlation.rs`; for texts `words.rs`, `ngrams.rs`, then `bleu.rs`,
-//! `chrf.rs`, `rouge.rs`.
+//! `chrf.rs`, `rouge.rs`; `significance.rs` for comparing runs.
 
 mod bleu;
 mod chrf;
@@ -12,6 +12,7 @@ mod confusion;
 mod correlation;
 mod ngrams;
 mod rouge;
+mod significance;
 mod words;
 
 pub use bleu::{Bleu, BleuScore};
@@ -19,6 +20,7 @@ pub use chrf::Chrf;
 pub use confusion::Confusion;
 pub use correlation::{mean_absolute_error, mean_squared_error, pearson, ranks, spearman};
 pub use rouge::RougeL;
+pub use significance::paired_t_test;
 pub use words::Tokenization;
 
 use crate::error::refuse;

@@ -1,0 +1,194 @@
+//! The directory of a run: everything needed to repeat it, to go on with it, and to see how it went.
+//!
+//! ```text
+//! run.toml                every setting; `train --config run.toml --out OTHER` repeats the run
+//! versions.json           this program's version and what it ran on
+//! log.jsonl               a line per step and per measurement
+//! checkpoint.safetensors  where to go on
+//! best/                   the best weights so far: an adapter in PEFT's layout, or the whole model
+//! result.json             how it ended
+//! answers.tsv             what the best weights answer to each row that was measured on
+//! loss.svg, measures.svg, ranks.svg
+//! ```
+//! After a kill, the checkpoint says how far the run is: later lines of the log are taken away, and what
+//! training must remember (the best measurement, and how long ago it was) is read from the lines that stay.
+//! Read next: `training.rs`.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use engrad::nn::files::write_whole;
+use engrad::{Error, Result};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::options::Settings;
+
+const SETTINGS: &str = "run.toml";
+const LOG: &str = "log.jsonl";
+pub const RESULT: &str = "result.json";
+
+/// A line of the log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Line {
+    /// An update.
+    Step { step: u64, loss: f64, rate: f64, norm: Option<f64>, seconds: f64 },
+    /// A measurement after `step` updates; the higher the score, the better.
+    Measured { step: u64, score: f64, values: BTreeMap<String, f64>, ranks: Vec<usize>, seconds: f64 },
+}
+
+impl Line {
+    fn step(&self) -> u64 {
+        match self {
+            Line::Step { step, .. } | Line::Measured { step, .. } => *step,
+        }
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Updates that were done.
+    pub steps: u64,
+    /// The update after which the best weights were kept.
+    pub best_step: u64,
+    /// The measures of the best weights.
+    pub values: BTreeMap<String, f64>,
+    /// How many numbers were trained at the end.
+    pub trained: usize,
+    /// The time of all updates, and of one in the middle of all.
+    pub seconds: f64,
+    pub step_seconds: f64,
+    /// Bytes that tensors held at most at once on the CPU since the run was begun or gone on with.
+    pub peak: usize,
+}
+
+/// A run's directory.
+pub struct Folder {
+    path: PathBuf,
+    lines: Vec<Line>,
+    log: Option<File>,
+}
+
+impl Folder {
+    /// A directory for a new run.
+    ///
+    /// **Errors** when it holds a run already, or cannot be written.
+    pub fn create(settings: &Settings) -> Result<Folder> {
+        let folder = Folder { path: settings.out.clone(), lines: Vec::new(), log: None };
+        if folder.file(SETTINGS).exists() {
+            let path = folder.path.display();
+            let what =
+                format!("{path} holds a run already; go on with --resume {path}, or choose another --out");
+            return Err(Error::Config(what));
+        }
+        std::fs::create_dir_all(&folder.path)
+            .map_err(|source| Error::Io { path: folder.path.clone(), source })?;
+        let versions = serde_json::json!({
+            "engrad": env!("CARGO_PKG_VERSION"),
+            "system": std::env::consts::OS,
+            "processor": std::env::consts::ARCH,
+            "cores": std::thread::available_parallelism().map_or(0, usize::from),
+            "debug": cfg!(debug_assertions),
+        });
+        folder.write_json("versions.json", &versions)?;
+        let text = toml::to_string(settings).map_err(|error| folder.malformed(SETTINGS, error))?;
+        // Last, because it says that there is a run.
+        write_whole(folder.file(SETTINGS), text.as_bytes())?;
+        Ok(folder)
+    }
+
+    /// The directory of a run that was begun, and its settings.
+    ///
+    /// **Errors** when there is none.
+    pub fn open(path: &Path) -> Result<(Folder, Settings)> {
+        let folder = Folder { path: path.into(), lines: Vec::new(), log: None };
+        let file = folder.file(SETTINGS);
+        let text = std::fs::read_to_string(&file).map_err(|source| Error::Io { path: file, source })?;
+        let settings: Settings = toml::from_str(&text).map_err(|error| folder.malformed(SETTINGS, error))?;
+        Ok((folder, Settings { out: path.into(), ..settings }))
+    }
+
+    /// A file of the run.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Where training goes on from.
+    pub fn checkpoint(&self) -> PathBuf {
+        self.file("checkpoint.safetensors")
+    }
+
+    /// Where the best weights are kept.
+    pub fn best(&self) -> PathBuf {
+        self.file("best")
+    }
+
+    /// Opens the log behind the lines of the first `steps` updates; what came later, or was cut off, goes.
+    ///
+    /// **Errors** when the log cannot be read or written.
+    pub fn keep(&mut self, steps: u64) -> Result<()> {
+        let path = self.file(LOG);
+        let text = match std::fs::read(&path) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(Error::Io { path, source }),
+        };
+        let whole = text.lines().map_while(|line| serde_json::from_str::<Line>(line).ok());
+        self.lines = whole.take_while(|line| line.step() <= steps).collect();
+        let kept: String = self.lines.iter().map(|line| json(line) + "\n").collect();
+        write_whole(&path, kept.as_bytes())?;
+        let log = OpenOptions::new().append(true).open(&path);
+        self.log = Some(log.map_err(|source| Error::Io { path, source })?);
+        Ok(())
+    }
+
+    /// Adds a line to the log.
+    ///
+    /// **Errors** when it cannot be written.
+    pub fn add(&mut self, line: Line) -> Result<()> {
+        if let Some(log) = &mut self.log {
+            let written = log.write_all((json(&line) + "\n").as_bytes());
+            written.map_err(|source| Error::Io { path: self.file(LOG), source })?;
+        }
+        self.lines.push(line);
+        Ok(())
+    }
+
+    /// The log so far.
+    pub fn lines(&self) -> &[Line] {
+        &self.lines
+    }
+
+    /// How the run ended, if it did.
+    ///
+    /// **Errors** when the file is malformed.
+    pub fn outcome(&self) -> Result<Option<Outcome>> {
+        if self.file(RESULT).exists() { self.read_json(RESULT).map(Some) } else { Ok(None) }
+    }
+
+    /// Writes a file whole or not at all.
+    ///
+    /// **Errors** when it cannot be written.
+    pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_string_pretty(value).map_err(|error| self.malformed(name, error))?;
+        write_whole(self.file(name), text.as_bytes())
+    }
+
+    fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        let path = self.file(name);
+        let text = std::fs::read_to_string(&path).map_err(|source| Error::Io { path, source })?;
+        serde_json::from_str(&text).map_err(|error| self.malformed(name, error))
+    }
+
+    fn malformed(&self, name: &str, error: impl ToString) -> Error {
+        Error::Format { path: self.file(name), what: error.to_string() }
+    }
+}
+
+fn json(line: &Line) -> String {
+    serde_json::to_string(line).expect("numbers and text can always be written")
+}

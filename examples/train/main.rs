@@ -1,0 +1,125 @@
+//! The training tool: one command adapts a published model to a published task and measures it.
+//!
+//! ```text
+//! cargo run --release --example train -- --model DIR --task mrpc --data DIR --epochs 3 --out runs/mrpc
+//! cargo run --release --example train -- --resume runs/mrpc
+//! cargo run --release --example train -- report runs
+//! cargo run --release --example train -- study --plan examples/train/study.toml --out runs/study
+//! ```
+//! Read next: `options.rs`, what a run can be told; `folder.rs`, what it leaves; `training.rs`, the loop;
+//! `understanding.rs`, a task; `methods.rs`, what can be trained; `report.rs` and `study.rs`.
+
+#[path = "../common/curves.rs"]
+mod curves;
+mod folder;
+mod methods;
+mod options;
+mod pictures;
+#[path = "../common/progress.rs"]
+mod progress;
+mod report;
+mod study;
+#[cfg(test)]
+mod tests;
+#[path = "../common/tokens.rs"]
+mod tokens;
+mod training;
+mod understanding;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use engrad::Error;
+use folder::{Folder, Outcome};
+use options::{Other, Settings};
+use training::Ended;
+use understanding::Answering;
+
+fn main() -> ExitCode {
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = stop.clone();
+    let watching = ctrlc::set_handler(move || {
+        if asked.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this step; Ctrl-C again to stop at once");
+    });
+    if let Err(error) = watching {
+        eprintln!("warning: Ctrl-C will lose the steps since the last checkpoint: {error}");
+    }
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    match command(&arguments, &stop) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Ended::Failed(error)) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+        Err(Ended::Interrupted) => {
+            eprintln!("interrupted; the same command with --resume and the run's directory goes on");
+            ExitCode::from(130)
+        }
+    }
+}
+
+/// Does what the command line says.
+fn command(arguments: &[OsString], stop: &AtomicBool) -> Result<(), Ended> {
+    let command = options::read(arguments)?;
+    match (command.other, command.source.resume) {
+        (Some(Other::Report { runs, against }), _) => {
+            println!("{}", report::table(&report::finished(&runs)?, &against));
+        }
+        (Some(Other::Study { plan, out }), _) => study::run(&plan, &out, stop)?,
+        (None, Some(path)) => show(&path, &resume(&path, stop)?),
+        (None, None) => {
+            let settings = command.settings;
+            threads(&settings)?;
+            show(&settings.out.clone(), &fresh(settings, stop)?);
+        }
+    }
+    Ok(())
+}
+
+/// A new run.
+fn fresh(settings: Settings, stop: &AtomicBool) -> Result<Outcome, Ended> {
+    let settings = settings.resolved()?;
+    let mut folder = Folder::create(&settings)?;
+    run(&settings, &mut folder, stop)
+}
+
+/// Goes on with a run, or says how it ended.
+fn resume(path: &Path, stop: &AtomicBool) -> Result<Outcome, Ended> {
+    let (mut folder, settings) = Folder::open(path)?;
+    if let Some(outcome) = folder.outcome()? {
+        return Ok(outcome);
+    }
+    run(&settings, &mut folder, stop)
+}
+
+fn run(settings: &Settings, folder: &mut Folder, stop: &AtomicBool) -> Result<Outcome, Ended> {
+    let work = Answering::new(settings.task()?, settings)?;
+    training::train(&work, settings, folder, stop)
+}
+
+/// Threads of the whole process.
+fn threads(settings: &Settings) -> Result<(), Error> {
+    let Some(threads) = settings.threads else { return Ok(()) };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
+    pool.map_err(|error| Error::Config(format!("{threads} threads: {error}")))
+}
+
+fn show(path: &Path, outcome: &Outcome) {
+    let values: Vec<String> =
+        outcome.values.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+    println!(
+        "best after {} of {} steps: {}\n{} numbers trained, {:.1} ms a step; everything is in {}",
+        outcome.best_step,
+        outcome.steps,
+        values.join("  "),
+        outcome.trained,
+        1e3 * outcome.step_seconds,
+        path.display()
+    );
+}

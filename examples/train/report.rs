@@ -1,0 +1,132 @@
+//! Finished runs as one table: for each task and method the mean over seeds, its deviation, and whether the
+//! difference to one of the methods may be chance.
+//!
+//! Runs belong together when their settings differ in nothing but seed and directory. Two groups are compared
+//! over the seeds that both have, by a paired t-test on the mean of the task's measures.
+
+use std::path::{Path, PathBuf};
+
+use engrad::metrics::paired_t_test;
+use engrad::{Error, Result};
+
+use super::folder::{Folder, Outcome};
+use super::options::Settings;
+
+/// A finished run.
+pub struct Run {
+    pub settings: Settings,
+    pub outcome: Outcome,
+}
+
+impl Run {
+    /// The mean of the task's measures.
+    pub fn score(&self) -> f64 {
+        self.outcome.values.values().sum::<f64>() / self.outcome.values.len() as f64
+    }
+}
+
+/// Every finished run in these directories, and in the directories in them.
+///
+/// **Errors** when a file is malformed, or there is no finished run.
+pub fn finished(paths: &[PathBuf]) -> Result<Vec<Run>> {
+    let mut runs = Vec::new();
+    paths.iter().try_for_each(|path| collect(path, &mut runs))?;
+    if runs.is_empty() {
+        let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        return Err(Error::Data(format!("no finished run in {}", names.join(", "))));
+    }
+    Ok(runs)
+}
+
+fn collect(path: &Path, runs: &mut Vec<Run>) -> Result<()> {
+    if path.join("run.toml").exists() {
+        let (folder, settings) = Folder::open(path)?;
+        runs.extend(folder.outcome()?.map(|outcome| Run { settings, outcome }));
+        return Ok(());
+    }
+    let entries = std::fs::read_dir(path).map_err(|source| Error::Io { path: path.into(), source })?;
+    let mut below: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    below.retain(|path| path.is_dir());
+    below.sort();
+    below.iter().try_for_each(|path| collect(path, runs))
+}
+
+/// Runs that differ in nothing but their seeds.
+struct Group<'a> {
+    settings: Settings,
+    runs: Vec<&'a Run>,
+}
+
+fn groups(runs: &[Run]) -> Vec<Group<'_>> {
+    let mut groups: Vec<Group> = Vec::new();
+    for run in runs {
+        let settings = Settings { seed: 0, threads: None, out: PathBuf::new(), ..run.settings.clone() };
+        match groups.iter_mut().find(|group| group.settings == settings) {
+            Some(group) => group.runs.push(run),
+            None => groups.push(Group { settings, runs: vec![run] }),
+        }
+    }
+    groups
+}
+
+/// The table, in Markdown. Deviations are those of a sample.
+pub fn table(runs: &[Run], against: &str) -> String {
+    let groups = groups(runs);
+    let mut text = format!(
+        "| task | method | rank | rate | seeds | measures | trained | ms a step | p against {against} |\n\
+         |---|---|---|---|---|---|---|---|---|\n"
+    );
+    for group in &groups {
+        let Settings { task, method, rank, rate, .. } = &group.settings;
+        let of =
+            |part: fn(&Outcome) -> f64| group.runs.iter().map(|run| part(&run.outcome)).collect::<Vec<_>>();
+        text += &format!(
+            "| {task} | {method} | {rank} | {rate} | {} | {} | {:.0} | {:.1} | {} |\n",
+            group.runs.len(),
+            measures(group),
+            mean(&of(|outcome| outcome.trained as f64)),
+            1e3 * mean(&of(|outcome| outcome.step_seconds)),
+            significance(group, &groups, against),
+        );
+    }
+    text
+}
+
+fn measures(group: &Group) -> String {
+    let names = group.runs.iter().flat_map(|run| run.outcome.values.keys());
+    let names: std::collections::BTreeSet<&String> = names.collect();
+    let cell = |name: &&String| {
+        let values = group.runs.iter().filter_map(|run| run.outcome.values.get(*name).copied());
+        let values: Vec<f64> = values.collect();
+        format!("{name} {:.4} ± {:.4}", mean(&values), deviation(&values))
+    };
+    names.iter().map(cell).collect::<Vec<_>>().join(", ")
+}
+
+/// The probability that the difference to the group of the method `against` is chance.
+fn significance(group: &Group, groups: &[Group], against: &str) -> String {
+    let task =
+        |other: &&Group| other.settings.task == group.settings.task && other.settings.method == against;
+    let mut others = groups.iter().filter(task);
+    let (Some(other), None) = (others.next(), others.next()) else { return "-".into() };
+    let pair = |run: &&Run| {
+        let partner = other.runs.iter().find(|partner| partner.settings.seed == run.settings.seed)?;
+        Some((run.score(), partner.score()))
+    };
+    let (ours, theirs): (Vec<f64>, Vec<f64>) = group.runs.iter().filter_map(pair).unzip();
+    match paired_t_test(&ours, &theirs) {
+        p if group.settings.method == against || p.is_nan() => "-".into(),
+        p => format!("{p:.3} ({} pairs)", ours.len()),
+    }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// The deviation of a sample; 0 for a single value.
+fn deviation(values: &[f64]) -> f64 {
+    let mean = mean(values);
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (squares / (values.len().max(2) - 1) as f64).sqrt()
+}

@@ -1,0 +1,112 @@
+//! Many runs from one plan, restartable: what is finished stays, what was begun is gone on with.
+//!
+//! ```toml
+//! seeds = [0, 1, 2, 3, 4]
+//! rates = [5e-4, 2e-3]      # chosen from for each run, with seed 0, on training rows that are held out
+//! hold-out = 500            # how many
+//! [common]                  # settings of all runs, by the names of the flags
+//! model = "DIR"
+//! [[runs]]                  # settings of some, which win
+//! task = "mrpc"
+//! data = "DIR"
+//! method = "lora"
+//! ```
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use engrad::nn::files::write_whole;
+use engrad::{Error, Result};
+use toml::{Table, Value};
+
+use super::folder::Outcome;
+use super::options::{self, Settings};
+use super::report::{self, Run};
+use super::training::Ended;
+use super::{fresh, resume, threads};
+
+/// Does what is left to do of a plan, and writes `report.md`.
+pub fn run(plan: &Path, out: &Path, stop: &AtomicBool) -> std::result::Result<(), Ended> {
+    let study = Study::read(plan)?;
+    std::fs::create_dir_all(out).map_err(|source| Error::Io { path: out.into(), source })?;
+    let mut done = Vec::new();
+    for (at, table) in study.runs.iter().enumerate() {
+        let settings = options::settings(plan, table)?;
+        if at == 0 {
+            threads(&settings)?;
+        }
+        let name = format!("{}-{}", settings.task, settings.method);
+        let mut rate = settings.rate;
+        let mut best = f64::NEG_INFINITY;
+        for &candidate in &study.rates {
+            let out = out.join("choosing").join(format!("{name}-{candidate}"));
+            let held_out = Some(study.hold_out);
+            let trial = Settings { rate: candidate, seed: 0, hold_out: held_out, out, ..settings.clone() };
+            let trial = Run { outcome: finished(&trial, stop)?, settings: trial };
+            if trial.score() > best {
+                (rate, best) = (candidate, trial.score());
+            }
+        }
+        for &seed in &study.seeds {
+            let out = out.join("runs").join(format!("{name}-{seed}"));
+            let settings = Settings { rate, seed, out, ..settings.clone() };
+            done.push(Run { outcome: finished(&settings, stop)?, settings });
+        }
+    }
+    let text = report::table(&done, "lora");
+    write_whole(out.join("report.md"), text.as_bytes())?;
+    println!("{text}");
+    Ok(())
+}
+
+/// The outcome of a run that may have been finished or begun before.
+fn finished(settings: &Settings, stop: &AtomicBool) -> std::result::Result<Outcome, Ended> {
+    let out = &settings.out;
+    let number = format!("{} (seed {}, rate {})", out.display(), settings.seed, settings.rate);
+    eprintln!("{number}");
+    if out.join("run.toml").exists() { resume(out, stop) } else { fresh(settings.clone(), stop) }
+}
+
+/// What a plan says.
+struct Study {
+    seeds: Vec<u64>,
+    rates: Vec<f64>,
+    hold_out: u32,
+    /// The settings of each run, the common ones among them.
+    runs: Vec<Table>,
+}
+
+impl Study {
+    fn read(path: &Path) -> Result<Study> {
+        let table = options::table(path)?;
+        let malformed = |what: String| Error::Format { path: path.into(), what };
+        for key in table.keys() {
+            let known = ["seeds", "rates", "hold-out", "common", "runs"];
+            if !known.contains(&key.as_str()) {
+                let near = engrad::tasks::nearest(key, known).unwrap_or_default();
+                return Err(malformed(format!("{key} is no part of a plan; did you mean {near}?")));
+            }
+        }
+        let numbers = |key: &str| -> Result<Vec<f64>> {
+            let Some(value) = table.get(key) else { return Ok(Vec::new()) };
+            let number = |value: &Value| value.as_float().or(value.as_integer().map(|number| number as f64));
+            let list = value.as_array().and_then(|list| list.iter().map(number).collect());
+            list.ok_or_else(|| malformed(format!("{key} is {value}, expected a list of numbers")))
+        };
+        let common = match table.get("common") {
+            None => Table::new(),
+            Some(Value::Table(common)) => common.clone(),
+            Some(other) => return Err(malformed(format!("common is {other}, expected settings"))),
+        };
+        let runs: Option<Vec<Table>> = table.get("runs").and_then(Value::as_array).and_then(|runs| {
+            let with_common =
+                |run: &Value| Some(common.clone().into_iter().chain(run.as_table()?.clone()).collect());
+            runs.iter().map(with_common).collect()
+        });
+        let runs = runs.ok_or_else(|| malformed("expected [[runs]], each with settings".into()))?;
+        let seeds: Vec<u64> = numbers("seeds")?.into_iter().map(|seed| seed as u64).collect();
+        let seeds = if seeds.is_empty() { vec![0] } else { seeds };
+        let hold_out = table.get("hold-out").and_then(Value::as_integer).unwrap_or(500) as u32;
+        Ok(Study { seeds, rates: numbers("rates")?, hold_out, runs })
+    }
+}

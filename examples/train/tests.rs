@@ -1,0 +1,332 @@
+//! What the tool promises: that a kill loses nothing, that every method trains and is saved, that settings
+//! are taken or refused, and what reports and studies say.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use engrad::nn::{Activation, Encoder, EncoderConfig};
+use engrad::{Device, Rng};
+
+use super::folder::Line;
+use super::methods::METHODS;
+use super::report::{Run, table};
+use super::*;
+
+const WORDS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+
+/// A directory with a tiny encoder, and sentences that are acceptable when they hold a `b` (CoLA's layout).
+fn tiny() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let config = EncoderConfig {
+        vocab_size: 9,
+        hidden_size: 8,
+        num_hidden_layers: 2,
+        num_attention_heads: 2,
+        intermediate_size: 12,
+        max_position_embeddings: 12,
+        type_vocab_size: 2,
+        layer_norm_eps: 1e-12,
+        hidden_act: Activation::Gelu,
+        hidden_dropout_prob: 0.1,
+        attention_probs_dropout_prob: 0.1,
+        initializer_range: 0.3,
+        pad_token_id: 0,
+    };
+    let encoder = Encoder::new(&config, &mut Rng::seeded(1), &Device::Cpu).unwrap();
+    encoder.save_directory(directory.path().join("model")).unwrap();
+    let vocabulary: BTreeMap<&str, usize> = std::iter::once("[pad]").chain(WORDS).zip(0..).collect();
+    let tokenizer = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "[pad]"},
+    });
+    fs::write(directory.path().join("model/tokenizer.json"), tokenizer.to_string()).unwrap();
+    let mut rng = Rng::seeded(2);
+    let mut rows = |count: usize| {
+        let row = |_| {
+            let words: Vec<&str> = (0..2 + rng.below(9)).map(|_| WORDS[rng.below(8)]).collect();
+            format!("x\t{}\t\t{}\n", u8::from(words.contains(&"b")), words.join(" "))
+        };
+        (0..count).map(row).collect::<String>()
+    };
+    fs::create_dir(directory.path().join("data")).unwrap();
+    fs::write(directory.path().join("data/train.tsv"), rows(60)).unwrap();
+    fs::write(directory.path().join("data/dev.tsv"), rows(40)).unwrap();
+    directory
+}
+
+/// The command line of a run in the directory of [`tiny`], and more flags.
+fn arguments(directory: &Path, out: &str, more: &[&str]) -> Vec<OsString> {
+    let mut words: Vec<OsString> = vec!["train".into(), "--task=cola".into()];
+    for (flag, name) in [("--model", "model"), ("--data", "data"), ("--out", out)] {
+        words.extend([flag.into(), directory.join(name).into()]);
+    }
+    words.extend(more.iter().map(OsString::from));
+    words
+}
+
+fn settings(directory: &Path, out: &str, more: &[&str]) -> Settings {
+    options::read(&arguments(directory, out, more)).unwrap().settings
+}
+
+fn go(settings: Settings) -> Outcome {
+    fresh(settings, &AtomicBool::new(false)).unwrap()
+}
+
+/// A run in which everything that a checkpoint must hold takes part: ranks that grow, dropout, several batches
+/// an update, rows by length, measurements between checkpoints.
+const KILLED: [&str; 9] = [
+    "--method=triadaptlora",
+    "--rank=3",
+    "--adapter-dropout=0.1",
+    "--batch=4",
+    "--accumulate=2",
+    "--bucket=3",
+    "--steps=120",
+    "--evaluate=9",
+    "--checkpoint=4",
+];
+const RUN: &str = "ENGRAD_TRAIN_TEST_RUN";
+
+/// The process that [`a_run_that_is_killed_at_any_moment_ends_with_the_same_bits`] kills; alone it does nothing.
+#[test]
+fn killed() {
+    let Ok(directory) = std::env::var(RUN) else { return };
+    let directory = Path::new(&directory);
+    let never = AtomicBool::new(false);
+    match directory.join("killed/run.toml").exists() {
+        true => resume(&directory.join("killed"), &never).unwrap(),
+        false => fresh(settings(directory, "killed", &KILLED), &never).unwrap(),
+    };
+}
+
+/// All that must not depend on kills: weights, log and measures, without times.
+fn remains(run: &Path) -> (Vec<Vec<u8>>, Vec<Line>, BTreeMap<String, f64>) {
+    let files = [
+        "checkpoint.safetensors",
+        "best/adapter_model.safetensors",
+        "best/adapter_config.json",
+        "answers.tsv",
+    ];
+    let (mut folder, _) = Folder::open(run).unwrap();
+    folder.keep(u64::MAX).unwrap();
+    let without_time = |line: &Line| match line.clone() {
+        Line::Step { step, loss, rate, norm, .. } => Line::Step { step, loss, rate, norm, seconds: 0.0 },
+        Line::Measured { step, score, values, ranks, .. } => {
+            Line::Measured { step, score, values, ranks, seconds: 0.0 }
+        }
+    };
+    let lines = folder.lines().iter().map(without_time).collect();
+    let values = folder.outcome().unwrap().unwrap().values;
+    (files.iter().map(|name| fs::read(run.join(name)).unwrap()).collect(), lines, values)
+}
+
+#[test]
+fn a_run_that_is_killed_at_any_moment_ends_with_the_same_bits() {
+    let directory = tiny();
+    let killed = directory.path().join("killed");
+    let spawn = || {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "tests::killed"])
+            .env(RUN, directory.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let started = Instant::now();
+    assert!(spawn().wait().unwrap().success());
+    let whole = started.elapsed();
+    let undisturbed = remains(&killed);
+    assert!(
+        undisturbed
+            .1
+            .iter()
+            .any(|line| matches!(line, Line::Measured { ranks, .. } if ranks.iter().sum::<usize>() > 4))
+    );
+    fs::remove_dir_all(&killed).unwrap();
+
+    let mut rng = Rng::seeded(3);
+    let (mut kills, mut resumed, mut finished) = (0, 0, 0);
+    // The first line of the log, with its time: what came before a checkpoint is not done again.
+    let mut first: Option<String> = None;
+    let read_first = || fs::read_to_string(killed.join("log.jsonl")).ok()?.lines().next().map(String::from);
+    while kills < 20 || finished == 0 {
+        if killed.join("checkpoint.safetensors").exists() {
+            resumed += 1;
+            first = first.or_else(read_first);
+        }
+        let mut process = spawn();
+        if kills < 20 {
+            std::thread::sleep(whole.mul_f64(0.6 * rng.uniform()));
+            // A process that has ended already cannot be killed any more.
+            process.kill().unwrap();
+        }
+        let status = process.wait().unwrap();
+        if status.code().is_none() {
+            kills += 1;
+            continue;
+        }
+        assert!(status.success(), "{}", killed.display());
+        finished += 1;
+        assert!(remains(&killed) == undisturbed, "the run differs after {kills} kills");
+        assert!(first.is_none() || first == read_first(), "the first step was done twice");
+        first = None;
+        fs::remove_dir_all(&killed).unwrap();
+    }
+    assert!(resumed > 5, "only {resumed} of the killed runs had a checkpoint");
+}
+
+#[test]
+fn every_method_trains_and_what_it_saves_measures_the_same() {
+    let directory = tiny();
+    for method in &METHODS {
+        let name = method.name;
+        let more = [
+            &format!("--method={name}"),
+            "--rank=2",
+            "--steps=6",
+            "--evaluate=3",
+            "--batch=8",
+            "--rate=0.01",
+        ];
+        // The tool itself refuses weights that measure otherwise when they are read from their files.
+        let outcome = go(settings(directory.path(), name, &more.map(|word: &str| word)));
+        assert!(outcome.steps == 6 && outcome.trained > 0 && outcome.best_step > 0, "{name}: {outcome:?}");
+        let picture = fs::read_to_string(directory.path().join(name).join("loss.svg")).unwrap();
+        assert!(picture.starts_with("<svg"), "{name}");
+    }
+}
+
+#[test]
+fn training_stops_when_measurements_get_no_better() {
+    let directory = tiny();
+    // A rate at which nothing changes: the first measurement stays the best.
+    let more =
+        ["--rate=1e-30", "--weight-decay=0", "--steps=50", "--evaluate=2", "--patience=3", "--warm-up=0"];
+    let outcome = go(settings(directory.path(), "run", &more));
+    assert_eq!((outcome.steps, outcome.best_step), (8, 2));
+}
+
+#[test]
+fn a_run_is_repeated_by_its_own_settings() {
+    let directory = tiny();
+    go(settings(directory.path(), "first", &["--steps=5", "--batch=7", "--seed=3"]));
+    let config = directory.path().join("first/run.toml");
+    let words = [
+        "train",
+        "--config",
+        config.to_str().unwrap(),
+        "--out",
+        directory.path().join("second").to_str().unwrap(),
+    ]
+    .map(OsString::from);
+    go(options::read(&words).unwrap().settings);
+    assert!(remains(&directory.path().join("first")) == remains(&directory.path().join("second")));
+    let again = fresh(settings(directory.path(), "first", &[]), &AtomicBool::new(false));
+    assert!(matches!(again, Err(Ended::Failed(error)) if error.to_string().contains("holds a run already")));
+}
+
+#[test]
+fn flags_win_over_the_file_and_its_mistakes_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.toml");
+    let read = |text: &str, more: &[&str]| {
+        fs::write(&file, text).unwrap();
+        let words = ["train", "--config", file.to_str().unwrap()];
+        options::read(&words.iter().chain(more).map(OsString::from).collect::<Vec<_>>())
+    };
+    let settings =
+        read("rank = 4\nrate = 1e-3\ntask = \"rte\"\nwarm-up = 0", &["--rank", "16"]).unwrap().settings;
+    assert_eq!((settings.rank, settings.rate, &*settings.task, settings.warm_up), (16, 1e-3, "rte", 0.0));
+    for (text, expected) in [
+        ("rnak = 4", "rnak is no setting; did you mean rank?"),
+        ("warmup = 4", "did you mean warm-up?"),
+        ("rank = 0", "invalid value '0' for '--rank <RANK>'"),
+        ("rate = -1.0", "expected a number above 0"),
+        ("method = \"lorra\"", "did you mean lora?"),
+        ("rank = [4]", "rank is [4], expected a number or a text"),
+        ("rank = ", "line 1, column"),
+    ] {
+        let error = read(text, &[]).unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains("a.toml"), "{text}: {error}");
+    }
+}
+
+#[test]
+fn what_a_run_cannot_use_is_an_error_that_says_so() {
+    let directory = tiny();
+    let path = directory.path();
+    let failed = |settings: Settings| match fresh(settings, &AtomicBool::new(false)) {
+        Err(Ended::Failed(error)) => error.to_string(),
+        other => panic!("{other:?}"),
+    };
+    let with = |change: fn(&mut Settings)| {
+        let mut settings = settings(path, "run", &[]);
+        change(&mut settings);
+        failed(settings)
+    };
+    assert!(with(|s| s.task = "colla".into()).contains("did you mean cola?"));
+    assert!(with(|s| s.model = PathBuf::new()).contains("--model DIR is missing"));
+    assert!(with(|s| s.data = "nowhere".into()).contains("nowhere"));
+    fs::write(path.join("data/train.tsv"), "x\t1\t\ta\nx\t7\t\tb\n").unwrap();
+    assert!(with(|_| ()).contains("train.tsv, line 2, column 2: found \"7\""));
+    let resumed = resume(&path.join("data"), &AtomicBool::new(false));
+    assert!(matches!(resumed, Err(Ended::Failed(error)) if error.to_string().contains("run.toml")));
+}
+
+#[test]
+fn a_report_has_means_deviations_and_the_chance_of_a_difference() {
+    let run = |method: &str, seed: u64, value: f64| {
+        let words = ["train", "--task=cola", "--method", method].map(OsString::from);
+        let settings = Settings { seed, ..options::read(&words).unwrap().settings };
+        let values = BTreeMap::from([("matthews".to_string(), value)]);
+        let (steps, trained) = (1, 10);
+        let outcome =
+            Outcome { steps, best_step: 1, values, trained, seconds: 1.0, step_seconds: 0.5, peak: 0 };
+        Run { settings, outcome }
+    };
+    let runs: Vec<Run> = [("lora", [0.84, 0.83, 0.85]), ("vera", [0.82, 0.83, 0.81])]
+        .into_iter()
+        .flat_map(|(method, values)| (0..3).map(move |seed| run(method, seed, values[seed as usize])))
+        .collect();
+    let text = table(&runs, "lora");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[2], "| cola | lora | 8 | 0.002 | 3 | matthews 0.8400 ± 0.0100 | 10 | 500.0 | - |");
+    // scipy.stats.ttest_rel says 0.2254.
+    assert_eq!(
+        lines[3],
+        "| cola | vera | 8 | 0.002 | 3 | matthews 0.8200 ± 0.0100 | 10 | 500.0 | 0.225 (3 pairs) |"
+    );
+}
+
+#[test]
+fn a_study_goes_on_where_it_was_left() {
+    let directory = tiny();
+    let path = directory.path();
+    let plan = path.join("plan.toml");
+    let text = format!(
+        "seeds = [0, 1]\nrates = [1e-3, 1e-2]\nhold-out = 20\n[common]\nmodel = {:?}\ndata = {:?}\ntask = \"cola\"\n\
+         steps = 3\n[[runs]]\nmethod = \"lora\"\n[[runs]]\nmethod = \"head\"\n",
+        path.join("model"),
+        path.join("data")
+    );
+    fs::write(&plan, &text).unwrap();
+    let (out, stop) = (path.join("study"), AtomicBool::new(true));
+    // Stopped after its first step, and then gone on with.
+    assert!(matches!(study::run(&plan, &out, &stop), Err(Ended::Interrupted)));
+    stop.store(false, Ordering::Relaxed);
+    study::run(&plan, &out, &stop).unwrap();
+    let report = fs::read_to_string(out.join("report.md")).unwrap();
+    assert!(report.contains("| cola | lora | 8 |") && report.contains("| cola | head | 8 |"), "{report}");
+    study::run(&plan, &out, &stop).unwrap();
+    assert_eq!(fs::read_to_string(out.join("report.md")).unwrap(), report);
+    fs::write(&plan, text.replace("rates", "ratse")).unwrap();
+    let wrong = study::run(&plan, &out, &stop);
+    assert!(matches!(wrong, Err(Ended::Failed(error)) if error.to_string().contains("did you mean rates?")));
+}

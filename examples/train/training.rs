@@ -1,0 +1,242 @@
+//! The loop of a run: updates, measurements, the best weights, checkpoints, and when to stop.
+//!
+//! Everything that an update depends on follows from the seed, its number, and the checkpoint, so a run that
+//! was killed ends with the same bits as one that was not (on the CPU).
+//! Read next: `understanding.rs`, what is trained on.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use engrad::device::cpu::{forget_peak, pool_statistics};
+use engrad::nn::Module;
+use engrad::optim::{AdamW, Schedule};
+use engrad::train::{Loader, Trainer};
+use engrad::{Error, Result, Rng, Tensor};
+
+use super::folder::{Folder, Line, Outcome, RESULT};
+use super::methods::Subject;
+use super::options::Settings;
+use super::pictures;
+use super::progress::Progress;
+
+/// A task as training sees it.
+pub trait Work {
+    /// Rows made ready for the model.
+    type Batch;
+
+    /// What is adapted.
+    fn model(&self) -> &dyn Module;
+
+    /// The layers that are adapted unless the settings name others.
+    fn targets(&self) -> &str;
+
+    /// Patterns of what is trained beside adapters.
+    fn beside(&self) -> Vec<&str>;
+
+    /// The number of tokens of each training row.
+    fn lengths(&self) -> &[usize];
+
+    /// Some training rows.
+    fn batch(&self, rows: &[usize]) -> Result<Self::Batch>;
+
+    /// What is made small.
+    fn loss(&self, batch: &Self::Batch) -> Tensor;
+
+    /// The measures of the model as it is, and the score by which the best is chosen: the higher, the better.
+    fn measure(&self) -> Result<(f64, BTreeMap<String, f64>)>;
+
+    /// Gives a fresh model the best weights from their files, measures once more, and writes what it answers.
+    fn conclude(&self, folder: &Folder) -> Result<BTreeMap<String, f64>>;
+}
+
+/// Why a run ended early.
+#[derive(Debug)]
+pub enum Ended {
+    Failed(Error),
+    /// The user stopped it.
+    Interrupted,
+}
+
+impl From<Error> for Ended {
+    fn from(error: Error) -> Ended {
+        Ended::Failed(error)
+    }
+}
+
+/// The best measurement, and how many in a row were no better since.
+#[derive(Debug, Default)]
+struct Best {
+    found: Option<(f64, u64, BTreeMap<String, f64>)>,
+    worse: u32,
+}
+
+impl Best {
+    /// Takes a measurement, and says whether it is the best.
+    fn take(&mut self, score: f64, step: u64, values: &BTreeMap<String, f64>) -> bool {
+        let better = self.found.as_ref().is_none_or(|(best, ..)| score > *best || best.is_nan());
+        if better {
+            (self.found, self.worse) = (Some((score, step, values.clone())), 0);
+        } else {
+            self.worse += 1;
+        }
+        better
+    }
+}
+
+/// Which rows make up the batches of an epoch: a function of seed and epoch.
+struct Batches<'a> {
+    loader: Loader,
+    settings: &'a Settings,
+    lengths: &'a [usize],
+    epoch: Option<(u64, Vec<Vec<usize>>)>,
+}
+
+impl Batches<'_> {
+    /// The rows of a batch, counted over all epochs.
+    fn rows(&mut self, number: u64) -> Vec<usize> {
+        let per_epoch = self.loader.batches_per_epoch() as u64;
+        let (epoch, at) = (number / per_epoch, (number % per_epoch) as usize);
+        if self.epoch.as_ref().is_none_or(|(known, _)| *known != epoch) {
+            self.epoch = Some((epoch, self.of_epoch(epoch)));
+        }
+        self.epoch.as_ref().map(|(_, batches)| batches[at].clone()).unwrap_or_default()
+    }
+
+    fn of_epoch(&self, epoch: u64) -> Vec<Vec<usize>> {
+        let batches = self.loader.epoch(epoch);
+        if self.settings.bucket == 0 {
+            return batches;
+        }
+        let sorted = batches.chunks(self.settings.bucket as usize).flat_map(|bucket| {
+            let mut rows = bucket.concat();
+            rows.sort_by_key(|&row| self.lengths[row]);
+            rows.chunks(self.settings.batch as usize).map(<[usize]>::to_vec).collect::<Vec<_>>()
+        });
+        let mut batches: Vec<Vec<usize>> = sorted.collect();
+        Rng::derived(self.settings.seed, (1 << 40) + epoch).shuffle(&mut batches);
+        batches
+    }
+}
+
+/// Trains, or goes on with training, and writes how it went.
+pub fn train<W: Work>(
+    work: &W,
+    settings: &Settings,
+    folder: &mut Folder,
+    stop: &AtomicBool,
+) -> std::result::Result<Outcome, Ended> {
+    let (batch, accumulate) = (settings.batch as usize, u64::from(settings.accumulate));
+    let loader = Loader::new(work.lengths().len(), batch, settings.seed)?;
+    let per_epoch = (loader.batches_per_epoch() as u64).div_ceil(accumulate);
+    let steps = settings.steps.unwrap_or(settings.epochs * per_epoch);
+    let interval = settings.evaluate.unwrap_or(per_epoch).min(steps);
+    let mut batches = Batches { loader, settings, lengths: work.lengths(), epoch: None };
+
+    let subject = Subject::new(work.model(), settings, work.targets(), &work.beside(), steps)?;
+    let warm_up = (settings.warm_up * steps as f64) as u64;
+    let schedule = Schedule::linear(settings.rate, warm_up, steps);
+    let optimiser = AdamW::new(settings.weight_decay);
+    let mut trainer = Trainer::new(subject, optimiser, schedule).clipped(settings.clip).seeded(settings.seed);
+    if folder.checkpoint().exists() {
+        trainer.resume(folder.checkpoint())?;
+    }
+    folder.keep(trainer.steps())?;
+    let mut best = Best::default();
+    for line in folder.lines() {
+        if let Line::Measured { step, score, values, .. } = line {
+            best.take(*score, *step, values);
+        }
+    }
+
+    let progress = Progress::new(&settings.method, trainer.steps(), steps);
+    forget_peak();
+    let enough = |best: &Best| settings.patience > 0 && best.worse >= settings.patience;
+    while trainer.steps() < steps && !enough(&best) {
+        let first = trainer.steps() * accumulate;
+        let parts: Result<Vec<W::Batch>> =
+            (first..first + accumulate).map(|number| work.batch(&batches.rows(number))).collect();
+        let parts = parts?;
+        let started = Instant::now();
+        let done = trainer.step_over(parts.len(), |part| work.loss(&parts[part]))?;
+        let seconds = started.elapsed().as_secs_f64();
+        let step = trainer.steps();
+        folder.add(Line::Step { step, loss: done.loss, rate: done.rate, norm: done.norm, seconds })?;
+        progress.show(step, format!("loss {:.4}  rate {:.1e}", recent(folder), done.rate));
+        if step.is_multiple_of(interval) || step == steps {
+            measure(work, &trainer.subject, folder, &mut best, step)?;
+        }
+        let stopped = stop.load(Ordering::Relaxed);
+        if step.is_multiple_of(settings.checkpoint) || step == steps || stopped || enough(&best) {
+            trainer.save(folder.checkpoint())?;
+        }
+        if stopped {
+            return Err(Ended::Interrupted);
+        }
+    }
+    Ok(finish(work, folder, best, trainer.steps(), trainer.subject.count())?)
+}
+
+/// Measures, and keeps the weights if they are the best so far.
+fn measure<W: Work>(
+    work: &W,
+    subject: &Subject,
+    folder: &mut Folder,
+    best: &mut Best,
+    step: u64,
+) -> Result<()> {
+    let started = Instant::now();
+    let (score, values) = work.measure()?;
+    let seconds = started.elapsed().as_secs_f64();
+    let shown: Vec<String> = values.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+    eprintln!("step {step}: {}", shown.join("  "));
+    if best.take(score, step, &values) {
+        subject.save(&folder.best())?;
+    }
+    folder.add(Line::Measured { step, score, values, ranks: subject.ranks(), seconds })
+}
+
+/// The mean loss of the last twenty updates.
+fn recent(folder: &Folder) -> f64 {
+    let losses = folder.lines().iter().rev().filter_map(|line| match line {
+        Line::Step { loss, .. } => Some(*loss),
+        Line::Measured { .. } => None,
+    });
+    let losses: Vec<f64> = losses.take(20).collect();
+    losses.iter().sum::<f64>() / losses.len().max(1) as f64
+}
+
+fn finish<W: Work>(work: &W, folder: &Folder, best: Best, steps: u64, trained: usize) -> Result<Outcome> {
+    let times = folder.lines().iter().filter_map(|line| match line {
+        Line::Step { seconds, .. } => Some(*seconds),
+        Line::Measured { .. } => None,
+    });
+    let mut times: Vec<f64> = times.collect();
+    times.sort_by(f64::total_cmp);
+    let (_, best_step, measured) = best.found.unwrap_or_default();
+    let values = work.conclude(folder)?;
+    for (name, value) in &measured {
+        // Weights that were cut down or merged for the file may round one answer in a hundred otherwise.
+        let again = values.get(name).copied().unwrap_or(f64::NAN);
+        if (again - value).abs() > 0.01 || (again.is_nan() && !value.is_nan()) {
+            let best = folder.best();
+            let what = format!(
+                "{name} is {again} with the weights in {}, and was {value} in training",
+                best.display()
+            );
+            return Err(Error::Adapter(what));
+        }
+    }
+    let outcome = Outcome {
+        steps,
+        best_step,
+        values,
+        trained,
+        seconds: times.iter().sum(),
+        step_seconds: times.get(times.len() / 2).copied().unwrap_or(0.0),
+        peak: pool_statistics().peak * size_of::<f32>(),
+    };
+    pictures::draw(folder)?;
+    folder.write_json(RESULT, &outcome)?;
+    Ok(outcome)
+}
