@@ -2,6 +2,7 @@
 //! one. Numbers come from an independent implementation in f64 (`golden/brain/vectors.json`).
 
 mod common;
+mod tiny;
 
 use std::path::Path;
 
@@ -11,39 +12,13 @@ use engrad::adapters::{
     San, SanMap, SanMode, ScaleMode, Ssf, Start, Structure, TransformStart, TriAdaptLora, Variant, Vera,
 };
 use engrad::nn::{
-    Activation, Classifier, Encoder, EncoderConfig, Linear, Module, Param, TokenBatch, Walker, files,
-    named_params,
+    Activation, Classifier, Encoder, EncoderConfig, Linear, Param, TokenBatch, files, named_params,
 };
 use engrad::optim::{AdamW, Schedule};
 use engrad::train::Trainer;
 use engrad::{Device, Ids, Rng, Tensor, inference};
 use serde_json::{Value, json};
-
-/// Layers one after the other, with an activation between.
-struct Chain {
-    layers: Vec<(&'static str, Linear)>,
-    between: fn(&Tensor) -> Tensor,
-}
-
-impl Chain {
-    fn one(weight: &Tensor) -> Chain {
-        Chain { layers: vec![("only", Linear::from_weights(weight, None))], between: Tensor::clone }
-    }
-
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let mut outputs = self.layers[0].1.forward(x);
-        for (_, layer) in &self.layers[1..] {
-            outputs = layer.forward(&(self.between)(&outputs));
-        }
-        outputs
-    }
-}
-
-impl Module for Chain {
-    fn walk(&self, at: &mut Walker<'_>) {
-        self.layers.iter().for_each(|(name, layer)| at.child(name, layer));
-    }
-}
+use tiny::Chain;
 
 fn matrix(value: &Value, device: &Device) -> Tensor {
     let rows = value.as_array().expect("a matrix");
@@ -115,8 +90,7 @@ on_every_device! {
             let model = Chain::one(&Tensor::zeros([rank, rank], device));
             let identity = matrix(&json!((0..rank).map(|i| (0..rank).map(|j| u8::from(i == j)).collect()).collect::<Vec<Vec<u8>>>()), device);
             let directory = tempfile::tempdir().unwrap();
-            let config = json!({"peft_type": "TRIADAPTLORA", "lora_alpha": 8, "reference_rank": 8, "blocks": {"only": sizes},
-                "variant": "block", "init": "c0", "scale_mode": "constant", "target_modules": ["only"]});
+            let config = triangular("block", json!(sizes));
             write(directory.path(), &config, &[("A", &identity), ("B", &identity), ("L", &matrix(&row["L"], device)), ("U", &matrix(&row["U"], device))]);
             let tuned = adapters::load(&model, directory.path()).unwrap();
             assert_eq!(model.forward(&identity).t().to_f64(), matrix(&row["T"], device).to_f64());
@@ -136,7 +110,7 @@ on_every_device! {
                     let [weight, bias] = [format!("W{number}"), format!("b{number}")];
                     Linear::from_weights(&matrix(&row[&weight], device), Some(&vector(&row[&bias], device)))
                 };
-                let model = Chain { layers: vec![("h.0.mlp.c_fc", layer(1)), ("h.0.mlp.c_proj", layer(2))], between: Tensor::relu };
+                let model = Chain { layers: vec![("h.0.mlp.c_fc".into(), layer(1)), ("h.0.mlp.c_proj".into(), layer(2))], between: Tensor::relu };
                 let tuned = adapters::attach(&model, "*", San::new(mode)).unwrap();
                 let gammas: Vec<(&str, Param)> = named_params(&model).into_iter().filter_map(|(path, param)| {
                     path.ends_with("san_gamma").then(|| (if path.contains("c_fc") { "gamma1" } else { "gamma2" }, param))
@@ -163,6 +137,14 @@ on_every_device! {
     }
 }
 
+/// The configuration of a TriAdaptLoRA on one layer.
+fn triangular(variant: &str, blocks: Value) -> Value {
+    json!({"peft_type": "TRIADAPTLORA", "target_modules": ["only"], "variant": variant, "blocks": {"only": blocks},
+        "lora_alpha": 8, "init": "c0", "scale_mode": "constant", "reference_rank": 8, "init_rank": 1,
+        "rank_growth": "linear", "top_k": 1, "init_warmup": 0, "incre_interval": 1, "total_step": 9,
+        "score_divisor": "rank", "safe_clamp": true, "orth_reg_weight": 0.0})
+}
+
 fn write(directory: &Path, config: &Value, tensors: &[(&str, &Tensor)]) {
     let named = tensors
         .iter()
@@ -176,8 +158,7 @@ fn values_outside_of_the_blocks_are_refused() {
     let device = &Device::Cpu;
     let model = Chain::one(&Tensor::zeros([2, 2], device));
     let directory = tempfile::tempdir().unwrap();
-    let config = json!({"peft_type": "TRIADAPTLORA", "lora_alpha": 8, "reference_rank": 8, "blocks": {"only": [1, 1]},
-        "variant": "single", "init": "c0", "scale_mode": "constant", "target_modules": ["only"]});
+    let config = triangular("single", json!([1, 1]));
     let full = Tensor::ones([2, 2], device);
     write(directory.path(), &config, &[("A", &full), ("B", &full), ("L", &full), ("U", &full)]);
     let message = adapters::load(&model, directory.path()).err().unwrap().to_string();

@@ -118,7 +118,7 @@ impl Mtlora {
     ///
     /// **Errors** when one is missing, malformed or unknown.
     pub(super) fn from_config(config: &Settings) -> Result<Mtlora> {
-        config.need(&["r", "lora_alpha", "structure"])?;
+        config.need(&["r", "lora_alpha", "structure", "init"])?;
         config.plain(&[("bias", json!("none"))])?;
         let mut fused = Vec::new();
         for (name, groups) in config.map("fused_modules")? {

@@ -15,9 +15,9 @@ impl<'a> Settings<'a> {
         self.0.get(key).filter(|value| !value.is_null())
     }
 
-    /// **Errors** when an entry is not there.
+    /// **Errors** when an entry is not there, or null.
     pub(super) fn need(&self, keys: &[&str]) -> Result<()> {
-        let missing: Vec<&&str> = keys.iter().filter(|key| !self.0.contains_key(**key)).collect();
+        let missing: Vec<&&str> = keys.iter().filter(|key| self.get(key).is_none()).collect();
         if missing.is_empty() { Ok(()) } else { Err(Error::Adapter(format!("{missing:?} missing"))) }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-use engrad::adapters::{self, Update};
+use engrad::adapters::{self, San, SanMap, Targets, Update};
 use engrad::nn::{Adapter, Model, Part, Socket, Walker, named_params};
 use engrad::{Device, Gradients, Tensor, inference};
 use serde_json::Value;
@@ -55,6 +55,9 @@ pub fn check(root: &Path, folder: &Path, device: &Device, checks: &mut Checks) {
     let again = scratch(folder, "saved");
     tuned.save(&again).expect("the target folder can be written");
     compare_files(folder, &again, device, checks);
+    if config["peft_type"] == "SAN" {
+        compare_map(root, folder, &stored, &config, checks);
+    }
 
     // Last, because the adapter may grow from it.
     tuned.after_update(&Update::new(1, &gradients, &HashMap::new()));
@@ -188,6 +191,24 @@ fn compare_files(theirs: &Path, ours: &Path, device: &Device, checks: &mut Check
         };
         checks.that(same, || format!("{key} is saved as {ours:?} instead of {theirs:?}"));
     }
+}
+
+/// Our own rules for what follows what give the stored predecessors.
+fn compare_map(root: &Path, folder: &Path, stored: &Stored, config: &Value, checks: &mut Checks) {
+    let map = match folder.to_string_lossy() {
+        name if name.ends_with("vit_map") => SanMap::VitBase,
+        name if name.ends_with("vslice") => SanMap::FlowWithValueSlice,
+        _ => SanMap::Flow,
+    };
+    let names: Vec<String> = texts(&config["target_modules"]).into_iter().map(String::from).collect();
+    let targets = Targets::from(names).with_embeddings();
+    let model = base(root, &stored.notes, &Device::Cpu);
+    let tuned =
+        adapters::attach(&model, targets, San { map, ..San::default() }).expect("the layers are there");
+    let directory = scratch(folder, "map");
+    tuned.save(&directory).expect("the target folder can be written");
+    let found = &saved(&directory, &Device::Cpu).0["predecessors"];
+    checks.that(*found == config["predecessors"], || format!("the predecessors are {found}"));
 }
 
 /// Whether two values are the same; 8 is 8.0.

@@ -1,10 +1,12 @@
 //! A classifier of about a thousand parameters and a batch for it, for tests of everything that
-//! needs a whole model.
+//! needs a whole model; and chains of layers, for tests of adapters alone.
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;
 
-use engrad::nn::{Activation, Classifier, Encoder, EncoderConfig, Module, TokenBatch, named_params};
+use engrad::nn::{
+    Activation, Classifier, Encoder, EncoderConfig, Linear, Module, TokenBatch, Walker, named_params,
+};
 use engrad::{Device, Ids, Rng, Tensor};
 
 /// One layer, without dropout.
@@ -65,4 +67,34 @@ pub fn state(model: &dyn Module) -> BTreeMap<String, (Vec<u64>, bool)> {
         (path, (bits, param.is_trainable()))
     };
     named_params(model).into_iter().map(of).collect()
+}
+
+/// Layers one after the other, with an activation between.
+pub struct Chain {
+    /// By name.
+    pub layers: Vec<(String, Linear)>,
+    /// The activation.
+    pub between: fn(&Tensor) -> Tensor,
+}
+
+impl Chain {
+    /// One layer without a bias, called `only`.
+    pub fn one(weight: &Tensor) -> Chain {
+        Chain { layers: vec![("only".into(), Linear::from_weights(weight, None))], between: Tensor::clone }
+    }
+
+    /// `[.., in] -> [.., out]`
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let mut outputs = self.layers[0].1.forward(x);
+        for (_, layer) in &self.layers[1..] {
+            outputs = layer.forward(&(self.between)(&outputs));
+        }
+        outputs
+    }
+}
+
+impl Module for Chain {
+    fn walk(&self, at: &mut Walker<'_>) {
+        self.layers.iter().for_each(|(name, layer)| at.child(name, layer));
+    }
 }

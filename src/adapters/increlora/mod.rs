@@ -82,6 +82,13 @@ struct Reserved {
 }
 
 impl IncreLora {
+    /// The keys of a file without which the update, or how it grows on, is not known.
+    #[rustfmt::skip]
+    const REQUIRED: [&str; 12] = [
+        "lora_alpha", "ranks", "reserve", "init_rank", "target_rank", "top_h", "init_warmup", "incre_interval",
+        "total_step", "beta1", "beta2", "orth_reg_weight",
+    ];
+
     /// Grows from rank 1 to a mean of `target_rank` over a run of `total_steps`, one matrix at a time.
     pub fn new(target_rank: usize, total_steps: u64) -> IncreLora {
         IncreLora {
@@ -114,7 +121,7 @@ impl IncreLora {
     ///
     /// **Errors** when one is missing or malformed.
     pub(super) fn from_config(config: &Settings) -> Result<IncreLora> {
-        config.need(&["lora_alpha", "ranks", "reserve", "target_rank"])?;
+        config.need(&Self::REQUIRED)?;
         config.plain(&[("bias", json!("none"))])?;
         let reserve = config.whole("reserve", 0)?;
         let mut stored = BTreeMap::new();

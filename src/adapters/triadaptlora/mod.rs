@@ -107,6 +107,13 @@ struct Grown {
 }
 
 impl TriAdaptLora {
+    /// The keys of a file without which the update, or how it grows on, is not known.
+    #[rustfmt::skip]
+    const REQUIRED: [&str; 15] = [
+        "lora_alpha", "blocks", "variant", "init", "scale_mode", "reference_rank", "init_rank", "rank_growth",
+        "top_k", "init_warmup", "incre_interval", "total_step", "score_divisor", "safe_clamp", "orth_reg_weight",
+    ];
+
     /// Grows from rank 1 to a mean of `reference_rank` over a run of `total_steps`, checking twenty
     /// times; alpha is twice the reference rank.
     pub fn new(reference_rank: usize, total_steps: u64) -> TriAdaptLora {
@@ -163,7 +170,7 @@ impl TriAdaptLora {
     ///
     /// **Errors** when one is missing, malformed or unknown.
     pub(super) fn from_config(config: &Settings) -> Result<TriAdaptLora> {
-        config.need(&["lora_alpha", "blocks", "variant", "scale_mode", "reference_rank"])?;
+        config.need(&Self::REQUIRED)?;
         config.plain(&[("bias", json!("none"))])?;
         let mut stored = BTreeMap::new();
         for (path, value) in config.map("blocks")? {
