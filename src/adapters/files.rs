@@ -10,12 +10,10 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::attached::{Attached, Host, Place};
+use super::list::method_of;
 use super::settings::Settings;
 use super::targets::within;
-use super::{
-    AdaLora, Adapted, BitFit, Dora, Ia3, IncreLora, LoHa, LoKr, Lora, Method, Mtlora, NormTuning, San, Ssf,
-    Targets, TriAdaptLora, Vera,
-};
+use super::{Adapted, Targets};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nn::{Module, Param, Stored, files};
@@ -25,28 +23,6 @@ use crate::tensor::Tensor;
 const PREFIX: &str = "base_model.model.";
 /// Before the name of what all sites share.
 const SHARED: &str = "base_model.";
-
-/// The method that a configuration names. A new method has a line here.
-fn method_of(config: &Settings) -> Result<Box<dyn Method>> {
-    Ok(match config.get("peft_type").and_then(Value::as_str) {
-        Some("LORA") if config.flag("use_dora")? => Box::new(Dora::from_config(config)?),
-        Some("LORA") => Box::new(Lora::from_config(config)?),
-        Some("MTLORA") => Box::new(Mtlora::from_config(config)?),
-        Some("TRIADAPTLORA") => Box::new(TriAdaptLora::from_config(config)?),
-        Some("ADALORA") => Box::new(AdaLora::from_config(config)?),
-        Some("INCRELORA") => Box::new(IncreLora::from_config(config)?),
-        Some("IA3") => Box::new(Ia3::from_config(config)?),
-        Some("LOHA") => Box::new(LoHa::from_config(config)?),
-        Some("LOKR") => Box::new(LoKr::from_config(config)?),
-        Some("VERA") => Box::new(Vera::from_config(config)?),
-        Some("SSF") => Box::new(Ssf::from_config(config)?),
-        Some("BITFIT") => Box::new(BitFit),
-        Some("LN_TUNING") => Box::new(NormTuning),
-        Some("SAN") => Box::new(San::from_config(config)?),
-        Some(other) => return Err(Error::Adapter(format!("peft_type {other:?} is not implemented"))),
-        None => return Err(Error::Adapter("peft_type is missing".into())),
-    })
-}
 
 /// Writes both files of one adapter; each appears whole or not at all.
 pub(super) fn save(adapted: &Adapted, attached: &Attached, directory: &Path) -> Result<()> {
