@@ -7,7 +7,7 @@
 //! checkpoint.safetensors  where to go on
 //! best/                   the best weights so far: an adapter in PEFT's layout, or the whole model
 //! result.json             how it ended
-//! answers.tsv             what the best weights answer to each row that was measured on
+//! answers.tsv             what the best weights answer to each row that was measured on (`answers.jsonl`: texts)
 //! loss.svg, measures.svg, ranks.svg
 //! ```
 //! After a kill, the checkpoint says how far the run is: later lines of the log are taken away, and what
@@ -55,6 +55,8 @@ pub struct Outcome {
     pub steps: u64,
     /// The update after which the best weights were kept.
     pub best_step: u64,
+    /// What runs are compared by: the higher, the better.
+    pub score: f64,
     /// The measures of the best weights.
     pub values: BTreeMap<String, f64>,
     /// How many numbers were trained at the end.

@@ -2,16 +2,18 @@
 //!
 //! ```text
 //! cargo run --release --example train -- --model DIR --task mrpc --data DIR --epochs 3 --out runs/mrpc
+//! cargo run --release --example train -- --model DIR --task e2e --data DIR --rank 4 --alpha 32 --out runs/e2e
 //! cargo run --release --example train -- --resume runs/mrpc
 //! cargo run --release --example train -- report runs
 //! cargo run --release --example train -- study --plan examples/train/study.toml --out runs/study
 //! ```
 //! Read next: `options.rs`, what a run can be told; `folder.rs`, what it leaves; `training.rs`, the loop;
-//! `understanding.rs`, a task; `methods.rs`, what can be trained; `report.rs` and `study.rs`.
+//! `understanding.rs` and `generation.rs`, the tasks; `methods.rs`, what can be trained; `report.rs` and `study.rs`.
 
 #[path = "../common/curves.rs"]
 mod curves;
 mod folder;
+mod generation;
 mod methods;
 mod options;
 mod pictures;
@@ -34,7 +36,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use engrad::Error;
 use folder::{Folder, Outcome};
-use options::{Other, Settings};
+use generation::Writing;
+use options::{Other, Settings, Task};
 use training::Ended;
 use understanding::Answering;
 
@@ -99,8 +102,12 @@ fn resume(path: &Path, stop: &AtomicBool) -> Result<Outcome, Ended> {
 }
 
 fn run(settings: &Settings, folder: &mut Folder, stop: &AtomicBool) -> Result<Outcome, Ended> {
-    let work = Answering::new(settings.task()?, settings)?;
-    training::train(&work, settings, folder, stop)
+    match settings.task()? {
+        Task::Understanding(task) => {
+            training::train(&Answering::new(task, settings)?, settings, folder, stop)
+        }
+        Task::Generation(task) => training::train(&Writing::new(task, settings)?, settings, folder, stop),
+    }
 }
 
 /// Threads of the whole process.

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
-use engrad::tasks::{Understanding, nearest};
+use engrad::tasks::{Generation, Understanding, nearest};
 use engrad::{Device, Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -73,7 +73,7 @@ pub struct Settings {
     /// Published model: a directory with config.json, model.safetensors and its tokenizer
     #[arg(long, value_name = "DIR", default_value = "", hide_default_value = true, value_parser = path)]
     pub model: PathBuf,
-    /// cola, sst2, mrpc, rte, stsb, mnli, qnli, qqp (encoders)
+    /// cola, sst2, mrpc, rte, stsb, mnli, qnli, qqp for encoders; e2e, webnlg, dart for decoders
     #[arg(long, default_value = "", hide_default_value = true)]
     pub task: String,
     /// Directory of the task's published files
@@ -130,12 +130,30 @@ pub struct Settings {
     /// Training rows at most
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub rows: Option<u32>,
+    /// Rows, or records, to measure on at most
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub dev_rows: Option<u32>,
     /// Measure on so many rows that are taken out of the training rows, to choose settings by
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub hold_out: Option<u32>,
-    /// Tokens of a row at most [default: 64, or 128 where a row has two texts]
+    /// Tokens of a row at most [default: 64; 128 where a row has two texts; 512 for decoders]
     #[arg(long, value_parser = clap::value_parser!(u32).range(4..=100_000))]
     pub max_length: Option<u32>,
+    /// The share of the target that is spread over all tokens, for decoders
+    #[arg(long, default_value_t = 0.0, value_parser = share)]
+    pub label_smoothing: f64,
+    /// Texts that are followed at once when one is written
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub beams: u32,
+    /// Scores of texts are divided by their length to this power
+    #[arg(long, default_value_t = 0.9, allow_negative_numbers = true)]
+    pub length_penalty: f64,
+    /// No run of so many tokens comes twice in a text; 0 allows all
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(..=1000))]
+    pub no_repeat: u32,
+    /// Tokens that are written for a record at most
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub new_tokens: u32,
     /// Steps between measurements [default: an epoch]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub evaluate: Option<u64>,
@@ -153,12 +171,28 @@ pub struct Settings {
     pub threads: Option<u16>,
 }
 
+/// What is to be learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    Understanding(Understanding),
+    Generation(Generation),
+}
+
 impl Settings {
     /// The task by its name.
     ///
     /// **Errors** name the nearest one.
-    pub fn task(&self) -> Result<Understanding> {
-        self.task.parse()
+    pub fn task(&self) -> Result<Task> {
+        let understanding =
+            Understanding::ALL.into_iter().map(|task| (task.name(), Task::Understanding(task)));
+        let generation = Generation::ALL.into_iter().map(|task| (task.name(), Task::Generation(task)));
+        let tasks: Vec<(&str, Task)> = understanding.chain(generation).collect();
+        let names = || tasks.iter().map(|(name, _)| *name);
+        tasks.iter().find(|(name, _)| *name == self.task).map(|(_, task)| *task).ok_or_else(|| {
+            let near = nearest(&self.task, names()).unwrap_or_default();
+            let (task, all) = (&self.task, names().collect::<Vec<_>>().join(", "));
+            Error::Config(format!("{task} is no task; did you mean {near}? There are {all}"))
+        })
     }
 
     /// The device that was asked for.

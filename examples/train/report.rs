@@ -2,7 +2,7 @@
 //! difference to one of the methods may be chance.
 //!
 //! Runs belong together when their settings differ in nothing but seed and directory. Two groups are compared
-//! over the seeds that both have, by a paired t-test on the mean of the task's measures.
+//! over the seeds that both have, by a paired t-test on their scores: the mean of the task's measures, or BLEU.
 
 use std::path::{Path, PathBuf};
 
@@ -16,13 +16,6 @@ use super::options::Settings;
 pub struct Run {
     pub settings: Settings,
     pub outcome: Outcome,
-}
-
-impl Run {
-    /// The mean of the task's measures.
-    pub fn score(&self) -> f64 {
-        self.outcome.values.values().sum::<f64>() / self.outcome.values.len() as f64
-    }
 }
 
 /// Every finished run in these directories, and in the directories in them.
@@ -111,7 +104,7 @@ fn significance(group: &Group, groups: &[Group], against: &str) -> String {
     let (Some(other), None) = (others.next(), others.next()) else { return "-".into() };
     let pair = |run: &&Run| {
         let partner = other.runs.iter().find(|partner| partner.settings.seed == run.settings.seed)?;
-        Some((run.score(), partner.score()))
+        Some((run.outcome.score, partner.outcome.score))
     };
     let (ours, theirs): (Vec<f64>, Vec<f64>) = group.runs.iter().filter_map(pair).unzip();
     match paired_t_test(&ours, &theirs) {

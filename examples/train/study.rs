@@ -42,9 +42,9 @@ pub fn run(plan: &Path, out: &Path, stop: &AtomicBool) -> std::result::Result<()
             let out = out.join("choosing").join(format!("{name}-{candidate}"));
             let held_out = Some(study.hold_out);
             let trial = Settings { rate: candidate, seed: 0, hold_out: held_out, out, ..settings.clone() };
-            let trial = Run { outcome: finished(&trial, stop)?, settings: trial };
-            if trial.score() > best {
-                (rate, best) = (candidate, trial.score());
+            let score = finished(&trial, stop)?.score;
+            if score > best {
+                (rate, best) = (candidate, score);
             }
         }
         for &seed in &study.seeds {

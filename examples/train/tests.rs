@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use engrad::nn::{Activation, Encoder, EncoderConfig};
+use engrad::nn::{Activation, Encoder, EncoderConfig, Pretrained};
 use engrad::{Device, Rng};
 
 use super::folder::Line;
@@ -203,6 +203,63 @@ fn every_method_trains_and_what_it_saves_measures_the_same() {
     }
 }
 
+/// A tiny decoder, and records with two texts each, in E2E's layout.
+fn tiny_decoder() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let words = "[end] name : | area is in the at Ann Bob Cid north south east west . there".split(' ');
+    let vocabulary: BTreeMap<&str, usize> = words.zip(0..).collect();
+    let config = serde_json::json!({
+        "model_type": "gpt2", "vocab_size": vocabulary.len(), "n_embd": 32, "n_layer": 2, "n_head": 2, "initializer_range": 0.1,
+        "n_positions": 32, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "eos_token_id": 0,
+    });
+    let model = Pretrained::from_config(config, &mut Rng::seeded(1), &Device::Cpu).unwrap();
+    model.save(directory.path().join("model")).unwrap();
+    let tokenizer = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null,
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "[end]"},
+    });
+    fs::write(directory.path().join("model/tokenizer.json"), tokenizer.to_string()).unwrap();
+    let mut rows = "mr,ref\n".to_string();
+    for name in ["Ann", "Bob", "Cid"] {
+        for area in ["north", "south", "east", "west"] {
+            for text in ["is in the", "is at the"] {
+                rows += &format!("\"name[{name}], area[{area}]\",{name} {text} {area} .\n");
+            }
+        }
+    }
+    fs::create_dir(directory.path().join("data")).unwrap();
+    fs::write(directory.path().join("data/trainset.csv"), &rows).unwrap();
+    fs::write(directory.path().join("data/devset.csv"), &rows).unwrap();
+    directory
+}
+
+#[test]
+fn a_decoder_learns_to_put_records_into_words() {
+    let directory = tiny_decoder();
+    let more = [
+        "--task=e2e",
+        "--method=full",
+        "--steps=600",
+        "--evaluate=200",
+        "--rate=0.01",
+        "--batch=8",
+        "--beams=3",
+    ];
+    let outcome = go(settings(directory.path(), "run", &more));
+    let measure = |name: &str| outcome.values[name];
+    assert!(measure("bleu") > 90.0 && measure("bleu") == outcome.score, "{outcome:?}");
+    // Two texts for each record differ in one of six tokens: nobody can guess which.
+    assert!((measure("loss") - 2f64.ln() / 6.0).abs() < 0.05, "{outcome:?}");
+    let answers = fs::read_to_string(directory.path().join("run/answers.jsonl")).unwrap();
+    assert!(answers.lines().count() == 12 && answers.contains("\"text\":\"Ann is "), "{answers}");
+
+    let adapted =
+        ["--task=e2e", "--rank=2", "--steps=4", "--beams=2", "--dev-rows=3", "--label-smoothing=0.1"];
+    let outcome = go(settings(directory.path(), "lora", &adapted));
+    assert!(outcome.trained == 2 * 2 * (32 + 96) && outcome.values["chrf"] >= 0.0, "{outcome:?}");
+}
+
 #[test]
 fn training_stops_when_measurements_get_no_better() {
     let directory = tiny();
@@ -274,6 +331,15 @@ fn what_a_run_cannot_use_is_an_error_that_says_so() {
     assert!(with(|s| s.task = "colla".into()).contains("did you mean cola?"));
     assert!(with(|s| s.model = PathBuf::new()).contains("--model DIR is missing"));
     assert!(with(|s| s.data = "nowhere".into()).contains("nowhere"));
+    let records = tiny_decoder();
+    let encoder = ["--task=e2e", "--data", records.path().join("data").to_str().unwrap()].map(String::from);
+    let encoder = encoder.each_ref().map(String::as_str);
+    assert!(failed(settings(path, "encoder", &encoder)).contains("expected a decoder"));
+    let decoder = ["--model", records.path().join("model").to_str().unwrap()].map(String::from);
+    assert!(
+        failed(settings(path, "decoder", &decoder.each_ref().map(String::as_str)))
+            .contains("needs an encoder")
+    );
     fs::write(path.join("data/train.tsv"), "x\t1\t\ta\nx\t7\t\tb\n").unwrap();
     assert!(with(|_| ()).contains("train.tsv, line 2, column 2: found \"7\""));
     let resumed = resume(&path.join("data"), &AtomicBool::new(false));
@@ -285,10 +351,10 @@ fn a_report_has_means_deviations_and_the_chance_of_a_difference() {
     let run = |method: &str, seed: u64, value: f64| {
         let words = ["train", "--task=cola", "--method", method].map(OsString::from);
         let settings = Settings { seed, ..options::read(&words).unwrap().settings };
-        let values = BTreeMap::from([("matthews".to_string(), value)]);
+        let (values, score) = (BTreeMap::from([("matthews".to_string(), value)]), value);
         let (steps, trained) = (1, 10);
         let outcome =
-            Outcome { steps, best_step: 1, values, trained, seconds: 1.0, step_seconds: 0.5, peak: 0 };
+            Outcome { steps, best_step: 1, score, values, trained, seconds: 1.0, step_seconds: 0.5, peak: 0 };
         Run { settings, outcome }
     };
     let runs: Vec<Run> = [("lora", [0.84, 0.83, 0.85]), ("vera", [0.82, 0.83, 0.81])]

@@ -2,7 +2,7 @@
 //!
 //! Everything that an update depends on follows from the seed, its number, and the checkpoint, so a run that
 //! was killed ends with the same bits as one that was not (on the CPU).
-//! Read next: `understanding.rs`, what is trained on.
+//! Read next: `understanding.rs` and `generation.rs`, what is trained on.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,7 +47,8 @@ pub trait Work {
     fn measure(&self) -> Result<(f64, BTreeMap<String, f64>)>;
 
     /// Gives a fresh model the best weights from their files, measures once more, and writes what it answers.
-    fn conclude(&self, folder: &Folder) -> Result<BTreeMap<String, f64>>;
+    /// There may be more measures than while training, and another score: the one that runs are compared by.
+    fn conclude(&self, folder: &Folder) -> Result<(f64, BTreeMap<String, f64>)>;
 }
 
 /// Why a run ended early.
@@ -214,7 +215,7 @@ fn finish<W: Work>(work: &W, folder: &Folder, best: Best, steps: u64, trained: u
     let mut times: Vec<f64> = times.collect();
     times.sort_by(f64::total_cmp);
     let (_, best_step, measured) = best.found.unwrap_or_default();
-    let values = work.conclude(folder)?;
+    let (score, values) = work.conclude(folder)?;
     for (name, value) in &measured {
         // Weights that were cut down or merged for the file may round one answer in a hundred otherwise.
         let again = values.get(name).copied().unwrap_or(f64::NAN);
@@ -230,6 +231,7 @@ fn finish<W: Work>(work: &W, folder: &Folder, best: Best, steps: u64, trained: u
     let outcome = Outcome {
         steps,
         best_step,
+        score,
         values,
         trained,
         seconds: times.iter().sum(),

@@ -66,6 +66,7 @@ impl Answering {
             dev = train.split_off(train.len() - count);
         }
         train.truncate(settings.rows.map_or(usize::MAX, |rows| rows as usize));
+        dev.truncate(settings.dev_rows.map_or(usize::MAX, |rows| rows as usize));
         let pairs = train.iter().any(|example| example.second.is_some());
         let longest = settings.max_length.unwrap_or(if pairs { 128 } else { 64 }) as usize;
         let tokenizer = tokenizer(&settings.model, longest)?;
@@ -130,18 +131,17 @@ impl Work for Answering {
     }
 
     fn measure(&self) -> Result<(f64, BTreeMap<String, f64>)> {
-        let values = self.measures(&self.answers(&self.model)?);
-        Ok((values.values().sum::<f64>() / values.len() as f64, values))
+        Ok(scored(self.measures(&self.answers(&self.model)?)))
     }
 
-    fn conclude(&self, folder: &Folder) -> Result<BTreeMap<String, f64>> {
+    fn conclude(&self, folder: &Folder) -> Result<(f64, BTreeMap<String, f64>)> {
         let model = model(self.task, &self.settings)?;
         methods::load(&model, &folder.best())?;
         let answers = self.answers(&model)?;
         let line = |(row, answer): (&Row, &f64)| format!("{}\t{answer}\n", row.label);
         let lines: String = self.dev.iter().zip(&answers).map(line).collect();
         write_whole(folder.file("answers.tsv"), format!("label\tanswer\n{lines}").as_bytes())?;
-        Ok(self.measures(&answers))
+        Ok(scored(self.measures(&answers)))
     }
 }
 
@@ -168,12 +168,17 @@ impl Answering {
         Ok(answers)
     }
 
-    /// The task's own measures by name; the score of a run is their mean, as GLUE takes it.
+    /// The task's own measures by name.
     fn measures(&self, answers: &[f64]) -> BTreeMap<String, f64> {
         let labels: Vec<f64> = self.dev.iter().map(|row| row.label).collect();
         let names = self.task.measures().iter().map(|name| name.to_string());
         names.zip(self.task.measure(&labels, answers)).collect()
     }
+}
+
+/// Measures and their mean, which is the score, as GLUE takes it.
+fn scored(values: BTreeMap<String, f64>) -> (f64, BTreeMap<String, f64>) {
+    (values.values().sum::<f64>() / values.len() as f64, values)
 }
 
 /// The place of the highest number, the first of equal ones.
