@@ -60,7 +60,7 @@ pub struct Batch {
 impl Writing {
     /// Reads the task and the model.
     ///
-    /// **Errors** when a file is missing or malformed, the model is no decoder, or a record alone is too long.
+    /// **Errors** when a file is missing or malformed, or the model is no decoder.
     pub fn new(task: Generation, settings: &Settings) -> Result<Writing> {
         let Records { mut train, mut dev } = task.read(&settings.data)?;
         if let Some(count) = settings.hold_out.map(|count| count as usize) {
@@ -104,9 +104,12 @@ impl Writing {
         asked.min(self.model.positions().unwrap_or(usize::MAX))
     }
 
-    /// A record's tokens, and the end token that stands between it and its text.
+    /// A record's tokens, cut where they would leave too little room for a text, and the end token that stands
+    /// between it and its text.
     fn prompt(&self, record: &Record) -> Result<Vec<u32>> {
+        let room = (self.settings.new_tokens as usize).min(self.longest() / 2);
         let mut tokens = encode(&self.tokenizer, &record.prompt)?;
+        tokens.truncate(self.longest() - room - 1);
         tokens.push(self.end);
         Ok(tokens)
     }
@@ -116,13 +119,6 @@ impl Writing {
         let mut rows = Vec::new();
         for record in records {
             let prompt = self.prompt(record)?;
-            if prompt.len() >= self.longest() {
-                let (found, longest) = (prompt.len(), self.longest());
-                return Err(Error::Data(format!(
-                    "{:?} has {found} tokens, which leaves no room for a text below {longest}",
-                    record.prompt
-                )));
-            }
             for text in &record.references {
                 let mut tokens = prompt.clone();
                 tokens.extend(encode(&self.tokenizer, &format!(" {}", text.trim()))?);
