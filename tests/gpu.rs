@@ -11,7 +11,7 @@ use engrad::device::gpu::{Gpu, GpuOptions, Rung, adapters};
 use engrad::nn::{Linear, Module, Param, Walker};
 use engrad::optim::{AdamW, Schedule};
 use engrad::train::Trainer;
-use engrad::{Device, Error, Ids, Rng, Tensor, training};
+use engrad::{Device, Error, Ids, Mask, Rng, Tensor, attention, training};
 
 /// A device of its own, for a test that breaks or counts it; `None` where there is no GPU.
 fn own(options: &GpuOptions) -> Option<(Device, Arc<Gpu>)> {
@@ -186,6 +186,16 @@ fn what_exceeds_a_binding_is_computed_in_pieces() {
     agrees(&device, 1e-6, |device| {
         random(&[70, 207], 3, device).scatter_rows(&common::table::ids(&[70], 300), 301)
     });
+    agrees(&device, 1e-5, |device| {
+        let split = |seed| random(&[5, 50, 3, 40], seed, device).transpose(1, 2).tracked();
+        let (q, k, v) = (split(6), split(7), split(8));
+        let mask = Mask::lengths(&[50, 20, 1, 33, 49], 50, device).unwrap().and_causal();
+        let seen = training(3, || attention(&q, &k, &v, &mask, 0.2, 0.3));
+        let gradients = seen.tanh().sum(..).backward();
+        let parts = [&q, &k, &v].map(|x| gradients.of(x).unwrap());
+        Tensor::concat(&[parts[0], parts[1], parts[2], &attention(&q, &k, &v, &mask, 0.2, 0.0)], 0)
+            .flatten(0, -1)
+    });
     // A tied vocabulary: both gradients of a product with a large weight, and a large result.
     for (m, k, n) in [(301, 207, 60), (60, 207, 301), (207, 301, 60), (301, 60, 301)] {
         agrees(&device, 1e-5, |device| {
@@ -223,6 +233,7 @@ fn every_element_of_every_result_is_written() {
             x.embedding(&ids),
             x.narrow(0, 0, 4).scatter_rows(&ids, 37),
             x.softmax(1),
+            attention(&x, &x, &x, &Mask::causal(), 0.1, 0.0),
             x.layer_norm(None, None, 1e-5),
             x.cross_entropy_rows(&column),
             Tensor::recurrence(&x, &x),

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use engrad::device::cpu::{forget_peak, pool_statistics};
 use engrad::nn::Param;
 use engrad::optim::{AdamW, Optimizer};
-use engrad::{Device, Rng, Tensor, inference};
+use engrad::{Device, Mask, Rng, Tensor, attention, attention_over, inference};
 
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -183,4 +183,32 @@ fn an_op_writes_where_an_intermediate_result_lay() {
     assert_eq!(pool_statistics().peak, used + ELEMENTS + 16, "room for one result");
     let expected: Vec<f32> = x.to_vec().iter().map(|x| (x + 1.0) * 2.0 - x).collect();
     assert_eq!(y.to_vec(), expected);
+}
+
+/// The most elements in use at once, beyond those before, while attention goes forward and back.
+fn attention_peak(time: usize, attend: impl Fn(&Tensor, &Tensor, &Tensor) -> Tensor) -> usize {
+    let input = |seed| Tensor::normal(1.0, [2, 4, time, 16], &mut Rng::seeded(seed), &Device::Cpu).tracked();
+    let (q, k, v) = (input(1), input(2), input(3));
+    forget_peak();
+    let before = pool_statistics().used;
+    let gradients = attend(&q, &k, &v).sum(..).backward();
+    assert!(gradients.of(&k).is_some());
+    pool_statistics().peak - before
+}
+
+#[test]
+fn the_memory_of_attention_grows_linearly_in_time() {
+    let _turn = turn();
+    let fused = |q: &Tensor, k: &Tensor, v: &Tensor| attention(q, k, v, &Mask::causal(), 0.25, 0.0);
+    // Over keys in two parts, all weights are stored.
+    let composed = |q: &Tensor, k: &Tensor, v: &Tensor| {
+        let half = |at| {
+            (k.narrow(2, at * k.size(2) / 2, k.size(2) / 2), v.narrow(2, at * v.size(2) / 2, v.size(2) / 2))
+        };
+        attention_over(q, &[half(0), half(1)], &Mask::causal(), 0.25, 0.0)
+    };
+    let [short, long] = [256, 1024].map(|time| attention_peak(time, fused));
+    assert!(long <= 4 * short + short / 8, "four times the time, and {short} elements become {long}");
+    let [short, long] = [256, 1024].map(|time| attention_peak(time, composed));
+    assert!(long >= 12 * short, "every weight is stored, and {short} elements become {long}");
 }

@@ -16,6 +16,64 @@ pub enum Reduction {
     Max,
 }
 
+/// Added to a score, it takes a key out of a softmax: finite, because shaders may assume that nothing is
+/// infinite, and the same number in f32 and f64, because a query may find nothing else.
+pub const MASKED: f64 = -1e30_f32 as f64;
+
+/// What attention weights are made of: `softmax(scale · q·kᵀ + bias)`, the softmax over the keys.
+#[derive(Clone, Copy)]
+pub struct AttentionInputs<'a> {
+    /// `[batch.., queries, width]`
+    pub q: &'a Array,
+    /// `[batch.., keys, width]`, at least one key.
+    pub k: &'a Array,
+    /// `[batch.., keys, out]`
+    pub v: &'a Array,
+    /// `[batch.., queries, keys]` (broadcast views are fine), or nothing.
+    pub bias: Option<&'a Array>,
+    /// Multiplies the products of queries and keys.
+    pub scale: f64,
+    /// How many keys stand before the first query, if [`MASKED`] is added to the scores of later keys.
+    pub past: Option<usize>,
+    /// The random numbers' seed and the probability with which a weight is dropped; weights that stay
+    /// are divided by what is left of 1. A weight's position is its place in `[batch.., queries, keys]`.
+    pub dropout: Option<(u64, f64)>,
+}
+
+impl AttentionInputs<'_> {
+    /// Number of matrices, queries, keys, width of queries and keys, width of values.
+    pub fn dimensions(&self) -> [usize; 5] {
+        let [batch @ .., queries, width] = self.q.sizes() else { unreachable!("the op checks for two axes") };
+        let [.., keys, out] = self.v.sizes() else { unreachable!("the op checks for two axes") };
+        [batch.iter().product(), *queries, *keys, *width, *out]
+    }
+
+    /// How many of the first keys a query may look at.
+    pub fn visible(&self, query: usize) -> usize {
+        let [_, _, keys, ..] = self.dimensions();
+        self.past.map_or(keys, |past| keys.min(past + query + 1))
+    }
+
+    /// What a weight that is not dropped is multiplied by.
+    pub fn kept_scale(&self) -> f64 {
+        match self.dropout {
+            Some((_, probability)) if probability < 1.0 => 1.0 / (1.0 - probability),
+            Some(_) => 0.0,
+            None => 1.0,
+        }
+    }
+
+    fn arrays(&self) -> Vec<&Array> {
+        [Some(self.q), Some(self.k), Some(self.v), self.bias].into_iter().flatten().collect()
+    }
+
+    /// Floating-point operations of `products` matrix products among queries, keys and values.
+    fn flops(&self, products: u64) -> u64 {
+        let [batch, queries, keys, width, out] = self.dimensions();
+        products * (batch * queries * keys * (width + out)) as u64
+    }
+}
+
 /// One unit of work for a device.
 pub enum Kernel<'a> {
     /// A program on each element; the inputs are already broadcast to `sizes`.
@@ -140,6 +198,24 @@ pub enum Kernel<'a> {
         /// `[n]`
         g: &'a Array,
     },
+    /// The values weighted, `[batch.., queries, out]`, and of each query `[batch.., queries, 2]` the
+    /// largest score and the sum of `exp(score - largest)`: from these its weights can be had again.
+    /// No matrix of scores is stored.
+    Attention {
+        /// Queries, keys, values, and how they are weighted.
+        inputs: AttentionInputs<'a>,
+    },
+    /// The gradients of [`Kernel::Attention`] by queries, keys and values.
+    AttentionGrad {
+        /// As in the forward kernel.
+        inputs: AttentionInputs<'a>,
+        /// Its second result.
+        sums: &'a Array,
+        /// The incoming gradient, `[batch.., queries, out]`.
+        g: &'a Array,
+        /// Which of the three are asked for; the others come out empty, `[0]`.
+        wanted: [bool; 3],
+    },
 }
 
 impl Kernel<'_> {
@@ -161,6 +237,8 @@ impl Kernel<'_> {
             Kernel::NormaliseGrad { .. } => "normalise_grad",
             Kernel::CrossEntropy { .. } => "cross_entropy",
             Kernel::CrossEntropyGrad { .. } => "cross_entropy_grad",
+            Kernel::Attention { .. } => "attention",
+            Kernel::AttentionGrad { .. } => "attention_grad",
         }
     }
 
@@ -182,6 +260,8 @@ impl Kernel<'_> {
             Kernel::NormaliseGrad { y, rstd, g, .. } => vec![y, rstd, g],
             Kernel::CrossEntropy { logits, .. } => vec![logits],
             Kernel::CrossEntropyGrad { logits, log_sum, g, .. } => vec![logits, log_sum, g],
+            Kernel::Attention { inputs } => inputs.arrays(),
+            Kernel::AttentionGrad { inputs, sums, g, .. } => [&inputs.arrays()[..], &[*sums, *g]].concat(),
         }
     }
 
@@ -216,6 +296,18 @@ impl Kernel<'_> {
             Kernel::Normalise { x, .. } => vec![x.sizes().to_vec(), [without_last(x), vec![1]].concat()],
             Kernel::CrossEntropy { logits, .. } => vec![without_last(logits); 2],
             Kernel::CrossEntropyGrad { logits, .. } => vec![logits.sizes().to_vec()],
+            Kernel::Attention { inputs } => {
+                let of_query = |width| {
+                    let mut sizes = inputs.q.sizes().to_vec();
+                    *sizes.last_mut().expect("a matrix") = width;
+                    sizes
+                };
+                vec![of_query(inputs.dimensions()[4]), of_query(2)]
+            }
+            Kernel::AttentionGrad { inputs: AttentionInputs { q, k, v, .. }, wanted, .. } => {
+                let sizes = |(x, &wanted): (&&Array, _)| if wanted { x.sizes().to_vec() } else { vec![0] };
+                [*q, *k, *v].iter().zip(wanted).map(sizes).collect()
+            }
         }
     }
 
@@ -224,6 +316,11 @@ impl Kernel<'_> {
         match self {
             Kernel::MatMul { a, b, .. } => {
                 2 * a.layout().count() as u64 * *b.sizes().last().expect("a matrix") as u64
+            }
+            Kernel::Attention { inputs } => inputs.flops(2),
+            // Scores and their gradient, and one product for each gradient.
+            Kernel::AttentionGrad { inputs, wanted, .. } => {
+                inputs.flops(2 + wanted.iter().filter(|&&wanted| wanted).count() as u64)
             }
             _ => 0,
         }

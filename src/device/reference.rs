@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::array::{Array, Buffer, Ids};
-use super::kernel::{Kernel, Reduction};
+use super::kernel::{AttentionInputs, Kernel, MASKED, Reduction};
 use crate::expr::{Binary, Instruction, Program, Unary};
 use crate::layout::Layout;
 use crate::rng;
@@ -37,6 +37,8 @@ pub fn run(kernel: &Kernel) -> Vec<Array> {
         Kernel::CrossEntropyGrad { logits, log_sum, targets, g } => {
             vec![cross_entropy_grad(logits, log_sum, targets, g)]
         }
+        Kernel::Attention { inputs } => attention(inputs),
+        Kernel::AttentionGrad { inputs, sums, g, wanted } => attention_grad(inputs, sums, g, *wanted),
     };
     let array = |(values, sizes): (Vec<f64>, Vec<usize>)| {
         Array::new(Layout::contiguous(sizes), Buffer::Reference(Arc::new(values)))
@@ -292,4 +294,82 @@ fn cross_entropy_grad(logits: &Array, log_sum: &Array, targets: &Ids, g: &Array)
         }
     }
     output
+}
+
+/// What one query looks at, with the query's number among all.
+struct Query {
+    number: usize,
+    q: Vec<f64>,
+    /// The keys and values of its matrix.
+    k: Vec<Vec<f64>>,
+    v: Vec<Vec<f64>>,
+    scores: Vec<f64>,
+    /// What dropout makes of a weight: 0, or more than 1.
+    factors: Vec<f64>,
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// The queries of all matrices, one after the other.
+fn queries(of: &AttentionInputs) -> impl Iterator<Item = Query> {
+    let [_, queries, keys, ..] = of.dimensions();
+    let (of, kept_scale) = (*of, of.kept_scale());
+    let [q, k, v] = [of.q, of.k, of.v].map(|x| rows(x).collect::<Vec<_>>());
+    let bias = of.bias.map(|bias| rows(bias).collect::<Vec<_>>());
+    q.into_iter().enumerate().map(move |(number, q)| {
+        let matrix = number / queries * keys..(number / queries + 1) * keys;
+        let (k, v) = (k[matrix.clone()].to_vec(), v[matrix].to_vec());
+        let score = |(key, k): (usize, &Vec<f64>)| {
+            let added = bias.as_ref().map_or(0.0, |bias| bias[number][key]);
+            let hidden = if key < of.visible(number % queries) { 0.0 } else { MASKED };
+            of.scale * dot(&q, k) + added + hidden
+        };
+        let scores = k.iter().enumerate().map(score).collect();
+        let factor = |key| match of.dropout {
+            Some((seed, probability)) => {
+                let random = f64::from(rng::uniform(seed, (number * keys + key) as u32));
+                if random < probability { 0.0 } else { kept_scale }
+            }
+            None => 1.0,
+        };
+        Query { number, q, k, v, scores, factors: (0..keys).map(factor).collect() }
+    })
+}
+
+fn attention(of: &AttentionInputs) -> Vec<Vec<f64>> {
+    let [.., width] = of.dimensions();
+    let (mut output, mut sums) = (Vec::new(), Vec::new());
+    for query in queries(of) {
+        let largest = query.scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        sums.extend([largest, query.scores.iter().map(|score| (score - largest).exp()).sum()]);
+        let mut seen = vec![0.0; width];
+        for ((weight, factor), v) in softmax(&query.scores).into_iter().zip(query.factors).zip(query.v) {
+            seen.iter_mut().zip(v).for_each(|(seen, v)| *seen += weight * factor * v);
+        }
+        output.extend(seen);
+    }
+    vec![output, sums]
+}
+
+/// With weights `p`, their gradient is `dp = factor·(v·g)`, that of the scores `p·(dp - sum(p·dp))`.
+fn attention_grad(of: &AttentionInputs, sums: &Array, g: &Array, wanted: [bool; 3]) -> Vec<Vec<f64>> {
+    let [_, queries_of_matrix, keys, ..] = of.dimensions();
+    let [mut dq, mut dk, mut dv] = [of.q, of.k, of.v].map(|x| vec![0.0; x.layout().count()]);
+    let add = |to: &mut [f64], row: usize, factor: f64, x: &[f64]| {
+        to[row * x.len()..].iter_mut().zip(x).for_each(|(to, x)| *to += factor * x);
+    };
+    for ((query, sums), g) in queries(of).zip(rows(sums)).zip(rows(g)) {
+        let weights: Vec<f64> = query.scores.iter().map(|score| (score - sums[0]).exp() / sums[1]).collect();
+        let pulled = query.v.iter().zip(&query.factors).map(|(v, factor)| factor * dot(v, &g));
+        let of_scores = softmax_grad(&weights, &pulled.collect::<Vec<_>>());
+        for key in 0..keys {
+            let row = query.number / queries_of_matrix * keys + key;
+            add(&mut dq, query.number, of.scale * of_scores[key], &query.k[key]);
+            add(&mut dk, row, of.scale * of_scores[key], &query.q);
+            add(&mut dv, row, weights[key] * query.factors[key], &g);
+        }
+    }
+    [dq, dk, dv].into_iter().zip(wanted).map(|(x, wanted)| if wanted { x } else { Vec::new() }).collect()
 }

@@ -1,12 +1,19 @@
-//! Scaled dot-product attention (arXiv 1706.03762, section 3.2.1), composed of two products and a
-//! softmax; scale and mask ride along in the first product.
+//! Scaled dot-product attention (arXiv 1706.03762, section 3.2.1).
+//!
+//! Its definition is [`composed`]: two products and a softmax, which store every weight. [`fused`] is one
+//! kernel that computes the same block by block, so that memory grows with the time and not with its
+//! square, and computes the weights again in the backward pass (FlashAttention, arXiv 2205.14135).
+//! Read next: `device/kernel.rs` and `device/reference.rs` for the kernel.
 
 use std::ops::Range;
 
+pub use crate::device::kernel::MASKED;
+use crate::device::kernel::{AttentionInputs, Kernel};
 use crate::error::{Error, Result, refuse};
 use crate::layout::broadcast;
 use crate::ops::elementwise::elementwise;
 use crate::tensor::Tensor;
+use crate::tensor::autograd::{edge_to_each, next_mask_seed};
 
 /// Which keys a query may look at.
 #[derive(Clone, Debug, Default)]
@@ -17,9 +24,6 @@ pub struct Mask {
     /// Whether a query may be left without any key.
     may_hide_all: bool,
 }
-
-/// Takes a key out of a softmax: finite, because shaders may assume that nothing is infinite.
-pub const MASKED: f64 = -1e30;
 
 impl Mask {
     /// Every query looks at every key.
@@ -141,7 +145,83 @@ pub fn attention_over(
         }
     }
     let keys = parts.iter().map(|(k, _)| k.size(-2)).sum();
-    let added = mask.scores(q.size(-2), keys, &q.device());
+    let seen = match parts {
+        [(k, v)] if can_fuse(q, k, v, mask) => fused(q, k, v, mask, scale, dropout),
+        _ => composed(q, parts, mask.scores(q.size(-2), keys, &q.device()), scale, dropout),
+    };
+    if !mask.may_hide_all || seen.count() == 0 || keys == 0 {
+        return seen;
+    }
+    // Equally hidden keys would share the weight of a row; the sum over them is taken back.
+    match mask.scores(q.size(-2), keys, &q.device()) {
+        Some(added) => {
+            let best = added.detach().max_keep(-1);
+            elementwise("seen", [&seen, &best], |[x, best]| best.less_equal(0.5 * MASKED).select(0.0, x))
+        }
+        None => seen,
+    }
+}
+
+/// Whether the kernel does it. Composed are: a bias that is learned, because its gradient is a matrix of
+/// scores all the same; several parts, which are a cache and looked at by few queries; values of a
+/// larger batch than the weights; nothing to look at.
+fn can_fuse(q: &Tensor, k: &Tensor, v: &Tensor, mask: &Mask) -> bool {
+    let batch = |x: &Tensor| x.sizes()[..x.ndim() - 2].to_vec();
+    let weights = broadcast(&batch(q), &batch(k));
+    let learned = mask.bias.as_ref().is_some_and(Tensor::is_recorded);
+    let one_weight_each = weights.as_ref().and_then(|sizes| broadcast(sizes, &batch(v))) == weights;
+    !learned && one_weight_each && k.size(-2) > 0
+}
+
+/// Attention as one kernel, whose gradient is another.
+#[track_caller]
+fn fused(q: &Tensor, k: &Tensor, v: &Tensor, mask: &Mask, scale: f64, dropout: f64) -> Tensor {
+    let batch = broadcast(&q.sizes()[..q.ndim() - 2], &k.sizes()[..k.ndim() - 2]).expect("fitting sizes");
+    let over_batch = |x: &Tensor| x.detach().expand([&batch[..], &x.sizes()[x.ndim() - 2..]].concat());
+    let scores = [&batch[..], &[q.size(-2), k.size(-2)]].concat();
+    let bias = mask.bias.as_ref().map(|bias| match broadcast(bias.sizes(), &scores) {
+        Some(sizes) if sizes == scores => bias.detach().expand(&scores),
+        _ => refuse("attention", format_args!("a mask of {:?} for scores of {scores:?}", bias.sizes())),
+    });
+    if !(0.0..=1.0).contains(&dropout) {
+        refuse("attention", format_args!("{dropout} is no probability"));
+    }
+    let dropout = if dropout == 0.0 { None } else { next_mask_seed().map(|seed| (seed, dropout)) };
+    let past = mask.causal;
+    let [all_q, all_k, all_v] = [q, k, v].map(over_batch);
+    let [seen, sums] = q.device().run(Kernel::Attention {
+        inputs: inputs([&all_q, &all_k, &all_v], bias.as_ref(), scale, past, dropout),
+    });
+    let sums = Tensor::constant(sums);
+    let pulls =
+        edge_to_each([q, k, v], [&all_q, &all_k, &all_v, &sums], move |g, [q, k, v, sums], wanted| {
+            let inputs = inputs([q, k, v], bias.as_ref(), scale, past, dropout);
+            let grad = Kernel::AttentionGrad { inputs, sums: sums.array(), g: g.array(), wanted };
+            g.device().run::<3>(grad).map(Tensor::constant)
+        });
+    Tensor::from_op("attention", seen, [pulls])
+}
+
+fn inputs<'a>(
+    [q, k, v]: [&'a Tensor; 3],
+    bias: Option<&'a Tensor>,
+    scale: f64,
+    past: Option<usize>,
+    dropout: Option<(u64, f64)>,
+) -> AttentionInputs<'a> {
+    let [q, k, v] = [q, k, v].map(Tensor::array);
+    AttentionInputs { q, k, v, bias: bias.map(Tensor::array), scale, past, dropout }
+}
+
+/// Attention by its formula; `added` is what the mask adds to the scores.
+#[track_caller]
+fn composed(
+    q: &Tensor,
+    parts: &[(Tensor, Tensor)],
+    added: Option<Tensor>,
+    scale: f64,
+    dropout: f64,
+) -> Tensor {
     let mut start = 0;
     let scores: Vec<Tensor> = parts
         .iter()
@@ -162,15 +242,7 @@ pub fn attention_over(
         start += k.size(-2);
         weights.narrow(-1, start - k.size(-2), k.size(-2)).matmul(v)
     });
-    let seen = products.reduce(|sum, product| sum + product).expect("at least one part");
-    match added.filter(|added| mask.may_hide_all && added.count() > 0) {
-        // Equally hidden keys would share the weight of a row; the sum over them is taken back.
-        Some(added) => {
-            let best = added.detach().max_keep(-1);
-            elementwise("seen", [&seen, &best], |[x, best]| best.less_equal(0.5 * MASKED).select(0.0, x))
-        }
-        None => seen,
-    }
+    products.reduce(|sum, product| sum + product).expect("at least one part")
 }
 
 /// Without a pass over the scores when there is only one part.

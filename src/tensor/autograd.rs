@@ -1,7 +1,7 @@
 //! Reverse-mode automatic differentiation.
 //!
-//! Each op that has a tracked input makes a [`Node`]: one [`Edge`] per tracked input, holding what
-//! is needed to pull a gradient through. Nodes are numbered as they are made, so a node's number is
+//! Each op that has a tracked input makes a [`Node`]: one [`Edge`] per tracked input (or one for several
+//! whose gradients are computed together), holding what is needed to pull a gradient through. Nodes are numbered as they are made, so a node's number is
 //! larger than its inputs' numbers, and taking the largest pending number first *is* the reverse
 //! order: [`Tensor::backward`] needs no sort and no recursion.
 //! Saved tensors are detached; a pull therefore records nothing, and histories have no cycles.
@@ -18,7 +18,8 @@ use crate::device::array::Array;
 use crate::error::refuse;
 use crate::rng::Rng;
 
-type Pull = Box<dyn Fn(&Tensor) -> Tensor + Send + Sync>;
+/// Turns the gradient of an op's result into one for each input of an edge.
+type Pull = Box<dyn Fn(&Tensor) -> Vec<Tensor> + Send + Sync>;
 
 /// An op's place in the history.
 pub struct Node {
@@ -28,12 +29,18 @@ pub struct Node {
     keep: AtomicBool,
 }
 
-/// The way back to one input: what was kept, and how a gradient is pulled through.
+/// The way back to one input, or to several whose gradients come out of one computation: what was kept,
+/// and how a gradient is pulled through.
 pub struct Edge {
-    input: Arc<Node>,
+    inputs: Vec<Input>,
+    pull: Pull,
+}
+
+/// Where an edge leads.
+struct Input {
+    node: Arc<Node>,
     /// Of the input; a gradient of broadcast sizes is summed to these.
     sizes: Vec<usize>,
-    pull: Pull,
 }
 
 impl Node {
@@ -58,8 +65,10 @@ impl Drop for Node {
     fn drop(&mut self) {
         let mut pending = std::mem::take(&mut self.edges);
         while let Some(edge) = pending.pop() {
-            if let Some(mut node) = Arc::into_inner(edge.input) {
-                pending.append(&mut node.edges);
+            for input in edge.inputs {
+                if let Some(mut node) = Arc::into_inner(input.node) {
+                    pending.append(&mut node.edges);
+                }
             }
         }
     }
@@ -73,10 +82,31 @@ pub fn edge<const N: usize>(
     saved: [&Tensor; N],
     pull: impl Fn(&Tensor, [&Tensor; N]) -> Tensor + Send + Sync + 'static,
 ) -> Option<Edge> {
-    let node = input.tracked_node()?;
+    edge_to_each([input], saved, move |g, saved, _| [pull(g, saved)])
+}
+
+/// The way back from an op to those of `inputs` that are tracked, or `None` if none is. `pull` gives a
+/// gradient for each input, in their order; it is told which are tracked, and what it gives for the
+/// others is dropped.
+pub fn edge_to_each<const M: usize, const N: usize>(
+    inputs: [&Tensor; M],
+    saved: [&Tensor; N],
+    pull: impl Fn(&Tensor, [&Tensor; N], [bool; M]) -> [Tensor; M] + Send + Sync + 'static,
+) -> Option<Edge> {
+    let tracked = inputs.map(Tensor::is_recorded);
+    let ways = inputs.iter().filter_map(|input| {
+        input.tracked_node().map(|node| Input { node: node.clone(), sizes: input.sizes().to_vec() })
+    });
+    let inputs: Vec<Input> = ways.collect();
+    if inputs.is_empty() {
+        return None;
+    }
     let saved = saved.map(Tensor::detach);
-    let pull = move |g: &Tensor| pull(g, saved.each_ref());
-    Some(Edge { input: node.clone(), sizes: input.sizes().to_vec(), pull: Box::new(pull) })
+    let pull = move |g: &Tensor| {
+        let parts = pull(g, saved.each_ref(), tracked).into_iter().zip(tracked);
+        parts.filter_map(|(part, tracked)| tracked.then_some(part)).collect()
+    };
+    Some(Edge { inputs, pull: Box::new(pull) })
 }
 
 impl Tensor {
@@ -155,13 +185,14 @@ impl Tensor {
         drop(self.array);
         while let Some((id, (node, g))) = pending.pop_last() {
             for edge in &node.edges {
-                let part = (edge.pull)(&g).sum_to(&edge.sizes);
-                let input = pending.remove(&edge.input.id);
-                let total = match input {
-                    Some((_, sum)) => sum + part,
-                    None => part,
-                };
-                pending.insert(edge.input.id, (edge.input.clone(), total));
+                for (input, part) in edge.inputs.iter().zip((edge.pull)(&g)) {
+                    let part = part.sum_to(&input.sizes);
+                    let total = match pending.remove(&input.node.id) {
+                        Some((_, sum)) => sum + part,
+                        None => part,
+                    };
+                    pending.insert(input.node.id, (input.node.clone(), total));
+                }
             }
             if node.is_leaf() || node.keep.load(Ordering::Relaxed) {
                 gradients.insert(id, g);
@@ -181,8 +212,8 @@ impl Tensor {
             let again = if known && !node.is_leaf() { " (as above)" } else { "" };
             text += &format!("{}{} #{} {sizes:?}{again}\n", "  ".repeat(depth), node.name, node.id);
             if !known {
-                let inputs = node.edges.iter().rev();
-                stack.extend(inputs.map(|edge| (depth + 1, edge.input.clone(), edge.sizes.clone())));
+                let inputs = node.edges.iter().rev().flat_map(|edge| edge.inputs.iter().rev());
+                stack.extend(inputs.map(|input| (depth + 1, input.node.clone(), input.sizes.clone())));
             }
         }
         text

@@ -204,6 +204,11 @@ fn joined_backwards(pieces: &[Tensor], axis: isize) -> Tensor {
     Tensor::concat(&pieces.iter().rev().collect::<Vec<_>>(), axis)
 }
 
+/// A bias that nobody learns: `[queries, keys]`.
+fn waves(queries: usize, keys: usize, device: &Device) -> Tensor {
+    (Tensor::arange(queries, device).unsqueeze(1) + 0.7 * Tensor::arange(keys, device)).sin()
+}
+
 /// Any sizes.
 const ANY: Sizes = &[&[&[]], &[&[1]], &[&[0, 3]], &[&[5]], &[&[2, 3, 5]], &[&[50_007]], &[&[223, 241]]];
 /// At least one axis.
@@ -576,6 +581,23 @@ pub fn table() -> Vec<Row> {
         row("attention with dropout", HEADS, |x| {
             training(3, || attention(&x[0], &x[1], &x[2], &Mask::full(), 0.4, 0.3))
         }),
+        row("attention of every kind", ATTENDED, |x| {
+            let mask = Mask::causal_after(2).with_bias(&waves(x[0].size(-2), x[1].size(-2), &x[0].device()));
+            training(3, || attention(&x[0], &x[1], &x[2], &mask, 0.4, 0.3))
+        }),
+        row("attention of a broadcast batch", &[&[&[2, 1, 4, 5], &[3, 6, 5], &[3, 6, 2]]], |x| {
+            attention(&x[0], &x[1], &x[2], &Mask::causal(), 0.4, 0.0)
+        }),
+        row("attention by values of a larger batch", &[&[&[4, 5], &[6, 5], &[3, 6, 2]]], |x| {
+            attention(&x[0], &x[1], &x[2], &Mask::full(), 0.4, 0.0)
+        }),
+        row("attention with one input tracked", HEADS, |x| {
+            let constant = |x: &Tensor| waves(x.size(-2), x.size(-1), &x.device()).expand(x.sizes());
+            let (q, k, v) = (constant(&x[0]), constant(&x[1]), constant(&x[2]));
+            let of_values = attention(&q, &k, &x[2], &Mask::causal(), 0.4, 0.0);
+            let of_keys = attention(&q, &x[1], &v, &Mask::causal(), 0.4, 0.0);
+            of_values + of_keys + attention(&x[0], &k, &v, &Mask::causal(), 0.4, 0.0)
+        }),
         row("Mask::full", HEADS, |x| attention(&x[0], &x[1], &x[2], &Mask::full(), 1.0, 0.0)),
         row("Mask::causal", HEADS, |x| attention(&x[0], &x[1], &x[2], &Mask::causal(), 0.4, 0.0)),
         row("Mask::lengths", &[&[&[2, 3, 4, 5], &[2, 3, 6, 5], &[2, 3, 6, 5]]], |x| {
@@ -598,6 +620,11 @@ pub fn table() -> Vec<Row> {
         }),
         row("Mask::spans", &[&[&[2, 3, 4, 5], &[2, 3, 6, 5], &[2, 3, 6, 5]]], |x| {
             let mask = Mask::spans(&[2..6, 0..4], 6, &x[0].device());
+            attention(&x[0], &x[1], &x[2], &mask, 0.4, 0.0)
+        }),
+        row("Mask::spans and none before", MASKED_HEADS, |x| {
+            let spans = [2..40, 0..100, 90..131];
+            let mask = Mask::spans(&spans[..x[0].size(0)], 131, &x[0].device()).and_causal();
             attention(&x[0], &x[1], &x[2], &mask, 0.4, 0.0)
         }),
         // Two parts, keys and values with half the heads, and a mask of both kinds.
@@ -629,6 +656,17 @@ pub fn table() -> Vec<Row> {
 
 /// Two axes, no more.
 const MATRICES_ONLY: Sizes = &[&[&[1, 1]], &[&[0, 3]], &[&[3, 0]], &[&[6, 5]], &[&[223, 241]]];
+/// Queries, keys and values of different widths, also of one query.
+const ATTENDED: Sizes = &[
+    &[&[2, 3, 4, 5], &[2, 3, 6, 5], &[2, 3, 6, 3]],
+    &[&[1, 3], &[7, 3], &[7, 1]],
+    &[&[2, 2, 70, 8], &[2, 2, 131, 8], &[2, 2, 131, 70]],
+];
+/// Queries, keys and values, longer than one block.
+const MASKED_HEADS: Sizes = &[
+    &[&[2, 1, 3, 4], &[2, 1, 131, 4], &[2, 1, 131, 2]],
+    &[&[3, 2, 130, 33], &[3, 2, 131, 33], &[3, 2, 131, 5]],
+];
 /// Queries, keys and values of several heads.
 const HEADS: Sizes = &[
     &[&[2, 3, 4, 5], &[2, 3, 6, 5], &[2, 3, 6, 5]],

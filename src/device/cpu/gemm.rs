@@ -123,6 +123,46 @@ pub(crate) fn gemm_on(
     });
 }
 
+/// What a product is added to.
+pub enum Addend<'a> {
+    Nothing,
+    Matrix(Matrices<'a>),
+    /// What `out` holds.
+    Out,
+}
+
+/// One product, the first of each stack, on the calling thread.
+///
+/// # Panics
+/// As [`gemm`].
+pub fn gemm_here(
+    [m, k, n]: [usize; 3],
+    a: &Matrices,
+    b: &Matrices,
+    scale: f32,
+    addend: Addend,
+    out: &mut [f32],
+) {
+    assert_eq!(Some(out.len()), m.checked_mul(n));
+    if out.is_empty() {
+        return;
+    }
+    a.assert_inside(m, k);
+    b.assert_inside(k, n);
+    let out = View { pointer: out.as_mut_ptr(), row_stride: n as isize, col_stride: 1 };
+    let addend = match addend {
+        Addend::Nothing => None,
+        Addend::Out => Some(out),
+        Addend::Matrix(add) => {
+            add.assert_inside(m, n);
+            Some(add.view(0))
+        }
+    };
+    let epilogue = Epilogue { out, scale, addend };
+    let (kernel, a, b) = (micro_kernel::best(), a.view(0), b.view(0));
+    multiply(Product { kernel, parallel: false, rows: m, depth: k, columns: n, a, b, epilogue });
+}
+
 impl Matrices<'_> {
     fn view(&self, index: usize) -> View {
         View {

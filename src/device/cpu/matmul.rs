@@ -25,7 +25,7 @@ pub fn run(a: &Array, b: &Array, scale: f32, add: Option<&Array>, y: &mut [f32])
 }
 
 /// Where each matrix of the batch begins.
-fn matrix_offsets(x: &Array) -> Vec<usize> {
+pub fn matrix_offsets(x: &Array) -> Vec<usize> {
     let batch = x.sizes().len() - 2;
     let (sizes, strides) = (x.sizes()[..batch].to_vec(), x.layout().strides()[..batch].to_vec());
     Layout::strided(sizes, strides, x.layout().offset()).positions().collect()

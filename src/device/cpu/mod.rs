@@ -5,6 +5,7 @@
 //! on how many threads there are.
 //! Read next: `elementwise.rs`, then `matmul.rs`.
 
+mod attention;
 mod concat;
 mod cross_entropy;
 mod elementwise;
@@ -83,6 +84,10 @@ fn fill(kernel: &Kernel, mut outputs: Vec<&mut [f32]>) {
         }
         (Kernel::CrossEntropyGrad { logits, log_sum, targets, g }, [x]) => {
             cross_entropy::cross_entropy_grad(logits, log_sum, targets, g, x)
+        }
+        (Kernel::Attention { inputs }, [out, sums]) => attention::attention(inputs, out, sums),
+        (Kernel::AttentionGrad { inputs, sums, g, .. }, [dq, dk, dv]) => {
+            attention::attention_grad(inputs, sums, g, [dq, dk, dv])
         }
         _ => unreachable!("as many outputs as Kernel::output_sizes says"),
     }

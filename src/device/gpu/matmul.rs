@@ -196,16 +196,18 @@ impl Product {
 }
 
 /// A batch of matrices: where they are and how to step through them.
-struct Operand {
-    array: Array,
+pub struct Operand {
+    /// The array itself, or a dense copy.
+    pub array: Array,
     /// The size of the last batch axis.
-    batch_inner: usize,
+    pub batch_inner: usize,
     /// Between batches along the outer and the inner batch axis, between rows, between columns.
-    strides: [isize; 4],
+    pub strides: [isize; 4],
 }
 
 impl Operand {
-    fn of(x: &Array) -> Operand {
+    /// Any array of at least two axes.
+    pub fn of(x: &Array) -> Operand {
         Operand::strided(x)
             .unwrap_or_else(|| Operand::strided(&contiguous(x)).expect("dense axes behave as one"))
     }

@@ -7,6 +7,7 @@
 //! (compilation), `render.rs` (formulas), `window.rs` and `record.rs` (kernels), then `matmul.rs` and `reduce.rs`,
 //! which choose by shape.
 
+mod attention;
 mod context;
 mod matmul;
 mod memory;

@@ -41,6 +41,8 @@ shaders! {
     normalise_grad: common, rows;
     cross_entropy: common, math, rows;
     cross_entropy_grad: common, math;
+    attention: common, math, random, attention_block;
+    attention_grad: common, math, random, attention_block;
 }
 
 /// The names of all shaders.

@@ -10,7 +10,7 @@ use super::pipeline::{self, Pipeline, Recipe};
 use super::queue::Dispatch;
 use super::render::{self, Rendered};
 use super::window::{Rows, Window, pieces};
-use super::{Gpu, Memory, matmul, memory, reduce, reserve, run, upload_words};
+use super::{Gpu, Memory, attention, matmul, memory, reduce, reserve, run, upload_words};
 use crate::device::array::{Array, Ids};
 use crate::device::kernel::Kernel;
 use crate::expr::Program;
@@ -57,6 +57,10 @@ pub fn record(gpu: &Arc<Gpu>, kernel: &Kernel, outputs: &[Arc<Memory>]) -> Recor
             let [log_sum, g] = [log_sum, g].map(|x| x.view(x.layout().unsqueeze(x.sizes().len())));
             let inputs = [*logits, &log_sum, &g];
             by_rows(gpu, "cross_entropy_grad", Each::Element, &inputs, &[targets], &[], outputs)
+        }
+        (Kernel::Attention { inputs }, [out, sums]) => attention::attention(gpu, inputs, [out, sums]),
+        (Kernel::AttentionGrad { inputs, sums, g, wanted }, [dq, dk, dv]) => {
+            attention::attention_grad(gpu, inputs, [sums, g], [dq, dk, dv], *wanted)
         }
         _ => unreachable!("as many outputs as Kernel::output_sizes says"),
     }

@@ -1,0 +1,162 @@
+//! Attention and its gradient: one dispatch forward, two back.
+//!
+//! Strides are parameters, so heads that were split or turned are not copied. What outgrows a binding
+//! is cut along its batch.
+//! Read next: `shaders/attention_block.wgsl`, `shaders/attention.wgsl`.
+
+use std::sync::Arc;
+
+use super::matmul::{Operand, halves};
+use super::record::{Recorded, launch_heavy};
+use super::window::Window;
+use super::{Gpu, Memory, reserve};
+use crate::device::array::{Array, Buffer};
+use crate::device::kernel::AttentionInputs;
+use crate::layout::Layout;
+
+/// Queries, or keys, of a workgroup: `TILE` of `attention_block.wgsl`.
+const TILE: usize = 32;
+/// Columns that a workgroup sums: `BLOCKS * TILE` there.
+const COLUMNS: usize = 64;
+
+/// The weighted values, and two numbers for each query.
+pub fn attention(gpu: &Arc<Gpu>, of: &AttentionInputs, outputs: [&Arc<Memory>; 2]) -> Recorded {
+    let [_, queries, _, _, out] = of.dimensions();
+    let [seen, sums] = outputs;
+    let outputs = vec![with_batch(of, seen, queries, out), with_batch(of, sums, queries, 2)];
+    by_batch([operands(of), outputs].concat(), 0, &|arrays, queries_before| {
+        let [inputs @ .., seen, sums] = arrays else { unreachable!("two outputs") };
+        let call = Call { of, queries_before, sums: None, wanted: [true; 2] };
+        call.launch(gpu, ("attention", "main"), inputs, [seen, sums], [queries, out], 2)
+    })
+}
+
+/// The gradients that are wanted; the others have empty memory.
+pub fn attention_grad(
+    gpu: &Arc<Gpu>,
+    of: &AttentionInputs,
+    [sums, g]: [&Array; 2],
+    gradients: [&Arc<Memory>; 3],
+    wanted: [bool; 3],
+) -> Recorded {
+    let [batch, queries, keys, width, out] = of.dimensions();
+    let of_queries = reserve(gpu, batch * queries * 3)?;
+    let rows = [queries, keys, keys];
+    let outputs = (0..3).map(|at| {
+        // Nothing is written of a gradient that is not wanted.
+        let rows = if wanted[at] { rows[at] } else { 0 };
+        with_batch(of, gradients[at], rows, [width, width, out][at])
+    });
+    let with_sums = vec![g.clone(), sums.clone(), with_batch(of, &of_queries, queries, 3)];
+    let arrays = [operands(of), with_sums, outputs.collect()].concat();
+    by_batch(arrays, 0, &|arrays, queries_before| {
+        let [inputs @ .., sums, of_queries, dq, dk, dv] = arrays else { unreachable!("three gradients") };
+        let call = Call { of, queries_before, sums: Some(sums), wanted: [wanted[0], true] };
+        call.launch(gpu, GRAD_BY_QUERIES, inputs, [dq, of_queries], [queries, width], 5)?;
+        if wanted[1] || wanted[2] {
+            let call = Call { sums: Some(of_queries), wanted: [wanted[1], wanted[2]], ..call };
+            call.launch(gpu, GRAD_BY_KEYS, inputs, [dk, dv], [keys, width.max(out)], 4)?;
+        }
+        Ok(())
+    })
+}
+
+const GRAD_BY_QUERIES: (&str, &str) = ("attention_grad", "by_queries");
+const GRAD_BY_KEYS: (&str, &str) = ("attention_grad", "by_keys");
+
+/// Queries, keys, values, and the bias if there is one.
+fn operands(of: &AttentionInputs) -> Vec<Array> {
+    [Some(of.q), Some(of.k), Some(of.v), of.bias].into_iter().flatten().cloned().collect()
+}
+
+/// Memory as a matrix for each of the batch.
+fn with_batch(of: &AttentionInputs, memory: &Arc<Memory>, rows: usize, columns: usize) -> Array {
+    let batch = &of.q.sizes()[..of.q.sizes().len() - 2];
+    let sizes = [batch, &[rows, columns]].concat();
+    Array::new(Layout::contiguous(sizes), Buffer::Gpu(memory.clone()))
+}
+
+/// Calls `body` on the arrays, or on halves of their batch where one is too large to be bound. It is
+/// told how many queries stand before the first.
+fn by_batch(arrays: Vec<Array>, before: usize, body: &dyn Fn(&[Array], usize) -> Recorded) -> Recorded {
+    let batch = &arrays[0].sizes()[..arrays[0].sizes().len() - 2];
+    let axis = batch.iter().position(|&size| size > 1);
+    let (false, Some(axis)) = (arrays.iter().all(|x| Window::of_view(x).0.fits()), axis) else {
+        return body(&arrays, before);
+    };
+    let cut = arrays.iter().map(|x| halves(x, axis)).collect::<Result<Vec<_>, _>>()?;
+    let (one, other): (Vec<Array>, Vec<Array>) = cut.into_iter().map(|[one, other]| (one, other)).unzip();
+    let queries: usize = one[0].sizes()[..one[0].sizes().len() - 1].iter().product();
+    by_batch(one, before, body)?;
+    by_batch(other, before + queries, body)
+}
+
+/// What a dispatch is told besides its arrays.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    of: &'a AttentionInputs<'a>,
+    queries_before: usize,
+    /// The numbers kept for each query, where they are read.
+    sums: Option<&'a Array>,
+    wanted: [bool; 2],
+}
+
+impl Call<'_> {
+    /// Records a shader over `inputs` (queries, keys, values, bias if there is one, gradient if there is
+    /// one) whose workgroups own tiles of `[rows, columns]`; it computes that many matrix products.
+    fn launch(
+        &self,
+        gpu: &Arc<Gpu>,
+        (shader, entry): (&str, &str),
+        inputs: &[Array],
+        outputs: [&Array; 2],
+        [rows, columns]: [usize; 2],
+        products: usize,
+    ) -> Recorded {
+        let [_, queries, keys, width, out] = self.of.dimensions();
+        let batch: usize = inputs[0].sizes()[..inputs[0].sizes().len() - 2].iter().product();
+        // Where there is no bias, the queries are bound in its place.
+        let (given, rest) = inputs.split_at(3);
+        let (bias, g) =
+            if self.of.bias.is_some() { (&rest[0], rest.get(1)) } else { (&given[0], rest.first()) };
+        let bound: Vec<Operand> = given.iter().chain([bias]).chain(g).map(Operand::of).collect();
+        let batch_inner = bound[0].batch_inner;
+        let mut windows: Vec<Window> = Vec::new();
+        let mut words: Vec<u32> = Vec::new();
+        for operand in &bound {
+            let (window, offset) = Window::of_view(&operand.array);
+            let [.., rows, columns] = *operand.array.sizes() else { unreachable!("matrices") };
+            windows.push(window);
+            words.push(offset as u32);
+            words.extend(operand.strides.map(|stride| stride as u32));
+            words.extend([rows as u32, columns as u32, 0]);
+        }
+        words.resize(5 * 8, 0);
+        let sums = self.sums.map(|sums| (Window::of_view(sums), sums.sizes()[sums.sizes().len() - 1]));
+        let targets = outputs.map(Window::of_view);
+        let (seed, probability) = self.of.dropout.unwrap_or((0, 0.0));
+        let mut params = vec![
+            batch as u32,
+            batch_inner as u32,
+            u32::from(self.of.bias.is_some()),
+            self.of.past.map_or(keys, |past| past.min(keys)) as u32,
+            (self.of.scale as f32).to_bits(),
+            (probability as f32).to_bits(),
+            (self.of.kept_scale() as f32).to_bits(),
+            seed as u32,
+            (seed >> 32) as u32,
+            self.queries_before as u32,
+            sums.map_or(0, |(_, width)| width) as u32,
+            sums.map_or(0, |((_, offset), _)| offset) as u32,
+            targets[0].1 as u32,
+            targets[1].1 as u32,
+            u32::from(self.wanted[0]),
+            u32::from(self.wanted[1]),
+        ];
+        params.extend(words);
+        windows.extend(sums.map(|((window, _), _)| window));
+        let groups = batch * rows.div_ceil(TILE) * columns.div_ceil(COLUMNS).max(1);
+        let flops = (products * batch * queries * keys * (width + out)) as u64;
+        launch_heavy(gpu, shader, entry, &params, &windows, &targets.map(|target| target.0), groups, flops)
+    }
+}
