@@ -18,8 +18,8 @@ use crate::device::array::Array;
 use crate::expr::{Binary, Instruction, Program, Unary};
 use crate::rng;
 
-/// Elements per block: a dozen lines of 2 KiB fit the cache beside the data that streams through.
-const BLOCK: usize = 512;
+/// Elements per block: half a dozen lines of 4 KiB fit the cache beside the data that streams through.
+const BLOCK: usize = 1024;
 /// Blocks end where rows of at least this many elements end, so that what is repeated for each row
 /// is read where it lies.
 const LONG_ROW: usize = 128;
@@ -79,6 +79,9 @@ struct Plan<'a> {
     registers: Vec<usize>,
     /// Lines that somebody reads as a block even if they are one number.
     blocks: Vec<bool>,
+    /// Lines that are an input in the memory of an output and are copied to their register, because
+    /// that output is written while, or before, the line is read.
+    loads: Vec<bool>,
     /// Blocks end at multiples of this, if there is such a length.
     row: Option<usize>,
 }
@@ -98,7 +101,9 @@ impl<'a> Plan<'a> {
             Feed::Output(_) => None,
         });
         let row = row.min().filter(|&run| run >= LONG_ROW);
-        Plan { program, feeds, registers: registers_of(program), blocks, row }
+        let outputs = program.outputs();
+        let loads = (0..lines.len()).map(|line| outputs.len() == 1 || outputs.contains(&line)).collect();
+        Plan { program, feeds, registers: registers_of(program), blocks, loads, row }
     }
 
     /// Runs the program over the elements from `start` on.
@@ -146,16 +151,18 @@ impl<'a> Plan<'a> {
             let (own, above) = rest.split_at_mut(BLOCK);
             let own = &mut own[..block.len()];
             let last = straight_out && line == lines.len() - 1;
-            if let Instruction::Input(i) = *instruction
+            if self.loads[line]
+                && let Instruction::Input(i) = *instruction
                 && let Feed::Output(output) = self.feeds[i]
             {
-                if !last {
-                    own.copy_from_slice(&outputs[output][block.clone()]);
-                }
+                own.copy_from_slice(&outputs[output][block.clone()]);
                 continue;
             }
-            let target = if last { &mut outputs[0][block.clone()] } else { own };
-            let reader = Reader { plan: self, inputs, below, above, size: block.len() };
+            let (target, outputs) = match last {
+                true => (&mut outputs[0][block.clone()], &[][..]),
+                false => (own, &*outputs),
+            };
+            let reader = Reader { plan: self, inputs, below, above, outputs, block: block.clone() };
             match *instruction {
                 Instruction::Input(i) => match (inputs[i], &self.feeds[i]) {
                     (Some(Operand::Number(value)), _) if self.blocks[line] => target.fill(value),
@@ -181,31 +188,42 @@ impl<'a> Plan<'a> {
         if straight_out {
             return;
         }
-        let reader = Reader { plan: self, inputs, below: room, above: &[], size: block.len() };
+        let reader =
+            Reader { plan: self, inputs, below: room, above: &[], outputs: &[], block: block.clone() };
         for (output, &line) in outputs.iter_mut().zip(self.program.outputs()) {
             output[block.clone()].copy_from_slice(reader.values(line));
         }
     }
 }
 
-/// What the lines of a block may read: inputs, and all registers but the one that is being written.
+/// What the lines of a block may read: inputs, outputs that hold inputs still, and all registers but
+/// the one that is being written.
 struct Reader<'a> {
     plan: &'a Plan<'a>,
     inputs: &'a [Option<Operand<'a>>],
     below: &'a [f32],
     above: &'a [f32],
-    size: usize,
+    outputs: &'a [&'a mut [f32]],
+    block: Range<usize>,
 }
 
 impl<'a> Reader<'a> {
+    #[inline(always)]
     fn operand(&self, line: usize) -> Operand<'a> {
         match self.plan.program.instructions()[line] {
             Instruction::Number(value) => Operand::Number(value as f32),
-            Instruction::Input(i) => self.inputs[i].unwrap_or(Operand::Values(self.register(line))),
+            Instruction::Input(i) => match (self.inputs[i], &self.plan.feeds[i]) {
+                (Some(operand), _) => operand,
+                (None, Feed::Output(output)) if !self.plan.loads[line] => {
+                    Operand::Values(&self.outputs[*output][self.block.clone()])
+                }
+                (None, _) => Operand::Values(self.register(line)),
+            },
             _ => Operand::Values(self.register(line)),
         }
     }
 
+    #[inline(always)]
     fn values(&self, line: usize) -> &'a [f32] {
         match self.operand(line) {
             Operand::Values(values) => values,
@@ -213,11 +231,12 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline(always)]
     fn register(&self, line: usize) -> &'a [f32] {
         let start = self.plan.registers[line] * BLOCK;
         match start.checked_sub(self.below.len() + BLOCK) {
-            None => &self.below[start..][..self.size],
-            Some(start) => &self.above[start..][..self.size],
+            None => &self.below[start..][..self.block.len()],
+            Some(start) => &self.above[start..][..self.block.len()],
         }
     }
 }

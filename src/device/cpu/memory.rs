@@ -1,9 +1,9 @@
 //! Buffers of the CPU device, and the pool they come from and return to.
 //!
 //! A training step asks for the same buffers as the step before. Handing them out again saves the
-//! system's page faults, which cost more than many kernels. The pool never makes the process larger
-//! than it was at its own peak: what lies in the pool and what is in use together stay below the most
-//! that was ever in use at once.
+//! system's page faults, which cost more than many kernels. What lies in the pool and what is in use
+//! stay together below five quarters of the most that was ever in use at once: the parts of a step
+//! want buffers of other sizes, and without that room each part would give back what the next one wants.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -44,7 +44,8 @@ pub fn pool_statistics() -> PoolStatistics {
 pub fn forget_peak() {
     let mut pool = POOL.lock().expect("no code panics while it holds the pool");
     pool.peak = pool.used;
-    pool.trim();
+    pool.free.clear();
+    pool.pooled = 0;
 }
 
 /// Free buffers by length.
@@ -58,12 +59,17 @@ struct Pool {
 impl Pool {
     /// A free buffer for `length` elements that wastes at most a quarter of it.
     fn take(&mut self, length: usize) -> Option<Vec<f32>> {
-        let (&found, buffers) = self.free.range_mut(length..=length + length / 4).next()?;
+        let (&found, _) = self.free.range(length..=length + length / 4).next()?;
+        self.remove(found)
+    }
+
+    fn remove(&mut self, length: usize) -> Option<Vec<f32>> {
+        let buffers = self.free.get_mut(&length)?;
         let buffer = buffers.pop();
         if buffers.is_empty() {
-            self.free.remove(&found);
+            self.free.remove(&length);
         }
-        self.pooled -= found;
+        self.pooled -= length;
         buffer
     }
 
@@ -72,16 +78,15 @@ impl Pool {
         self.free.entry(buffer.len()).or_default().push(buffer);
     }
 
-    /// Gives the largest free buffers back to the system until the pool keeps its promise.
+    /// Gives free buffers back to the system until the pool keeps its promise: the smallest one that
+    /// is enough, so that a small buffer too many does not cost the largest.
     fn trim(&mut self) {
         self.peak = self.peak.max(self.used);
-        while self.used + self.pooled > self.peak {
-            let Some(mut largest) = self.free.last_entry() else { break };
-            self.pooled -= *largest.key();
-            largest.get_mut().pop();
-            if largest.get().is_empty() {
-                largest.remove();
-            }
+        while let Some(excess) = (self.used + self.pooled).checked_sub(self.peak).filter(|&excess| excess > 0)
+        {
+            let enough = self.free.range(excess..).next().or(self.free.last_key_value());
+            let Some((&length, _)) = enough else { break };
+            drop(self.remove(length));
         }
     }
 }
