@@ -56,7 +56,7 @@ fn main() -> engrad::Result<()> {
 
     println!("3. Merging folds the adapter into the weights: no product more, the same answers");
     let apart = scores(&model);
-    tuned.merge();
+    tuned.merge()?;
     println!("   merged against unmerged: {:.1e}", distance(&scores(&model), &apart));
     assert!(distance(&scores(&model), &apart) < 1e-3);
     tuned.unmerge();

@@ -97,7 +97,7 @@ fn main() -> Result<()> {
 
     println!("4. Merged it computes the same, unmerged to the bit; disabled it is not there");
     let (mut tuned, apart) = (trainer.subject, scores());
-    tuned.merge();
+    tuned.merge()?;
     let off = scores().iter().zip(&apart).fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs()));
     println!("   merged against unmerged: {off:.1e}");
     assert!(off < 1e-3);

@@ -18,8 +18,8 @@ use std::time::Instant;
 
 use engrad::adapters::{self, Adapted};
 use engrad::nn::{
-    CausalLm, Classifier, Encoder, LanguageModel, Model, Module, Pretrained, Sequences, Side, TokenBatch,
-    Walker, Weights, files, named_params, sockets,
+    Cache, CausalLm, Classifier, Encoder, LanguageModel, Model, Module, Pretrained, Sequences, Side,
+    TokenBatch, Walker, Weights, files, named_params, sockets,
 };
 use engrad::{Device, Ids, Rng, Tensor, inference};
 use stored::{Stored, deviation, summarised};
@@ -118,7 +118,11 @@ impl Base {
 
     fn logits(&self, batch: &Batch) -> Tensor {
         match (self, batch) {
-            (Base::Decoder(model), Batch::Sequences(batch)) => model.forward(batch),
+            // Scores of virtual tokens are compared too.
+            (Base::Decoder(model), Batch::Sequences(batch)) => {
+                let mut states = model.body.all_states(&batch.ids, &mut Cache::none(batch.starts()));
+                model.head(&states.pop().expect("at least the input"))
+            }
             (Base::Classifier(model), Batch::Tokens(batch)) => model.forward(batch),
             _ => unreachable!("a model makes its own batches"),
         }
@@ -128,16 +132,20 @@ impl Base {
         match batch {
             Batch::Tokens(_) => logits.cross_entropy(&stored.labels("labels", None, logits.size(-1))),
             Batch::Sequences(batch) => {
-                // A label belongs to the token before it; some tokens do not count.
-                let labels = stored.values("labels");
-                let next = (0..labels.len()).map(|at| match (at + 1) % batch.time() {
-                    0 => Ids::IGNORED,
-                    _ if labels[at + 1] < 0.0 => Ids::IGNORED,
-                    _ => labels[at + 1] as u32,
+                // A label belongs to the token before it, which may be virtual; some tokens do not count.
+                let (labels, time, front) =
+                    (stored.values("labels"), batch.time(), logits.size(1) - batch.time());
+                let next = labels.chunks(time).flat_map(|row| {
+                    let row = [vec![-1.0; front], row.to_vec(), vec![-1.0]].concat();
+                    row[1..]
+                        .iter()
+                        .map(|&id| if id < 0.0 { Ids::IGNORED } else { id as u32 })
+                        .collect::<Vec<_>>()
                 });
-                let labels = Ids::new(next.collect::<Vec<_>>(), [labels.len()], logits.size(-1))
-                    .expect("valid labels");
-                logits.flatten(0, 1).cross_entropy(&labels)
+                let next: Vec<u32> = next.collect();
+                let sizes = [next.len()];
+                let next = Ids::new(next, sizes, logits.size(-1)).expect("valid labels");
+                logits.flatten(0, 1).cross_entropy(&next)
             }
         }
     }
@@ -202,7 +210,7 @@ impl Folder<'_> {
             return;
         }
         self.merged_weights(model);
-        tuned.merge();
+        tuned.merge().unwrap();
         let merged = inference(|| model.logits(&batch));
         self.logits("logits", &merged, &batch);
         let loss = model.loss(&merged, &batch, &self.stored);
@@ -226,21 +234,20 @@ impl Folder<'_> {
         self.off(0, what, deviation(found, expected, 0.0));
     }
 
-    /// Scores of the tokens: padding means nothing, and PEFT's virtual tokens are not part of a text.
+    /// Scores of the tokens, virtual ones included; padding means nothing.
     fn logits(&mut self, key: &str, found: &Tensor, batch: &Batch) {
-        let (found, expected) = (found.to_f64(), self.stored.values(key));
-        let Batch::Sequences(batch) = batch else { return self.value(key, &found, &expected) };
-        let (time, width) = (batch.time(), found.len() / batch.ids.count());
-        let expected_time = self.stored.sizes(key)[1];
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for (row, span) in batch.spans.iter().enumerate() {
-            for at in span.clone() {
-                let [a, b] = [row * time + at, row * expected_time + expected_time - time + at];
-                ours.extend(&found[a * width..(a + 1) * width]);
-                theirs.extend(&expected[b * width..(b + 1) * width]);
-            }
-        }
-        self.value(key, &ours, &theirs);
+        let Batch::Sequences(batch) = batch else {
+            return self.value(key, &found.to_f64(), &self.stored.values(key));
+        };
+        let (time, width) = (found.size(1), found.size(2));
+        let front = time - batch.time();
+        let ends: Vec<usize> = batch.spans.iter().map(|span| front + span.end).collect();
+        let of_tokens = |values: &[f64]| -> Vec<f64> {
+            let rows = values.chunks(time * width).zip(&ends);
+            rows.flat_map(|(row, end)| row[..end * width].to_vec()).collect()
+        };
+        let (found, expected) = (of_tokens(&found.to_f64()), of_tokens(&self.stored.values(key)));
+        self.value(key, &found, &expected);
     }
 
     /// Every stored gradient, and none besides.
@@ -256,11 +263,23 @@ impl Folder<'_> {
                 .replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
         };
         let mut keys: BTreeMap<String, String> = keys.map(|(name, key)| (plain(name), key.into())).collect();
-        for (path, param) in tuned.trainable() {
+        for (mut path, param) in tuned.trainable() {
             let Some(found) = gradients.of(&param.value()) else {
                 self.that(false, &format!("{path} got no gradient"));
                 continue;
             };
+            if path.ends_with("virtual_tokens.prompt_embeddings") {
+                path = "prompt_encoder.embedding.weight".into();
+                // The file holds what came out of a network, of which only the last bias can be compared:
+                // it is added to every row.
+                let bias = ["transform.2.bias", "mlp_head.4.bias"].map(|end| format!("prompt_encoder.{end}"));
+                if let Some(key) = bias.iter().find_map(|bias| keys.remove(bias)) {
+                    let found = found.sum([0]).to_f64();
+                    self.off(1, &key, deviation(&found, &self.stored.values(&key), 0.0));
+                    keys.retain(|name, _| !name.starts_with("prompt_encoder."));
+                    continue;
+                }
+            }
             match keys.remove(&path) {
                 None => self.that(false, &format!("{path} is not trained by PEFT")),
                 Some(key) => {

@@ -130,7 +130,7 @@ on_every_device! {
                         None => assert!(mode == SanMode::Sp && *gamma == "gamma2"),
                     }
                 }
-                tuned.merge();
+                tuned.merge().unwrap();
                 close(&model.forward(&x), "y");
             }
         }

@@ -45,7 +45,6 @@ def main():
     inputs = batch(LENGTHS, seed=1)
     encode(model, inputs, here / "encode")
     classify(model, inputs, here / "classify_grad")
-    adapter(model, inputs, OUT / "peft" / "bert_tiny_lora")
     curves(model, OUT / "train" / "bert_tiny")
 
 
@@ -85,34 +84,6 @@ def classify(model, inputs, path):
     grads = {f"grad.{name}": parameter.grad for name, parameter in model.named_parameters()}
     write(path, {**inputs, **head(model), "labels": labels, "logits": out.logits, "loss": out.loss, **grads}, {})
     model.zero_grad()
-
-
-def adapter(model, inputs, folder):
-    torch.manual_seed(12)
-    labels = torch.tensor([1, 1, 0, 0, 1, 0])
-    base = model(**inputs, labels=labels)
-    config = peft.LoraConfig(r=3, lora_alpha=5, target_modules=["query", "value", "dense"],
-                             use_rslora=True, modules_to_save=["classifier"])
-    # The pooler is a "dense" too, and adapted as such.
-    tuned = peft.get_peft_model(copy.deepcopy(model), config).double().eval()
-    trained = {name: p for name, p in tuned.named_parameters() if p.requires_grad}
-    for parameter in trained.values():
-        parameter.data = (parameter.data + 0.1 * torch.randn_like(parameter)).float().double()
-    tuned.float().save_pretrained(folder)
-    (folder / "README.md").unlink(missing_ok=True)
-    tuned.double()
-    out = tuned(**inputs, labels=labels)
-    out.loss.backward()
-    short = lambda name: name.removeprefix("base_model.model.").replace(".default", "")
-    grads = {f"grad.{short(name)}": p.grad for name, p in tuned.named_parameters() if p.requires_grad}
-    stored = {f"init_{name}": value for name, value in head(model).items()}
-    tensors = {**inputs, **stored, **grads, "labels": labels, "base_logits": base.logits, "base_loss": base.loss,
-               "logits": out.logits, "loss": out.loss}
-    merged = tuned.merge_and_unload()
-    changed = {name: value for name, value in merged.state_dict().items()
-               if "classifier" not in name and not torch.equal(value, model.state_dict()[name])}
-    tensors |= {f"merged.{name}": value for name, value in changed.items()}
-    write(folder / "reference", tensors, {"base": "models/bert_tiny"})
 
 
 def curves(model, folder):

@@ -195,10 +195,16 @@ impl Adapted {
     }
 
     /// Computes with merged weights from now on; exact to the bit, and the base stays untouched.
-    pub fn merge(&self) {
+    ///
+    /// **Errors** when the active adapter is no change of weights (virtual tokens, bottlenecks); nothing
+    /// is then merged.
+    pub fn merge(&self) -> Result<()> {
         if self.is_enabled() {
-            self.current().places.iter().for_each(|place| place.socket.merge());
+            for place in &self.current().places {
+                place.socket.merge().map_err(|error| Error::Adapter(format!("{}: {error}", place.path)))?;
+            }
         }
+        Ok(())
     }
 
     /// Goes back to computing with base and adapter apart.

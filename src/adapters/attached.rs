@@ -62,6 +62,11 @@ impl Host {
         self.frozen.iter().for_each(Param::freeze);
     }
 
+    /// The path of every layer with a socket, in forward order.
+    pub(super) fn layers(&self) -> impl Iterator<Item = &str> {
+        self.sockets.iter().map(|(path, _)| path.as_str())
+    }
+
     /// Where a layer stands in forward order.
     pub(super) fn number(&self, path: &str) -> usize {
         self.sockets.iter().position(|(other, _)| other == path).unwrap_or(self.sockets.len())
@@ -74,7 +79,10 @@ impl Host {
     pub(super) fn attach(&self, targets: &Targets, mut method: Box<dyn Method>) -> Result<Attached> {
         let chosen = self.sockets.iter().filter(|(path, socket)| {
             let embedding = socket.is_embedding();
-            method.adapts() && targets.choose(path, embedding) && (!embedding || method.embeds())
+            match socket.blocks() {
+                Some(_) => method.precedes(),
+                None => method.adapts() && targets.choose(path, embedding) && (!embedding || method.embeds()),
+            }
         });
         let chosen: Vec<&(String, Socket)> = chosen.collect();
         let mut places: Vec<Place> = Vec::new();
@@ -99,7 +107,10 @@ impl Host {
         let paths = self.params.iter().map(|(path, _)| path.clone());
         let trained: Vec<String> = paths.filter(|path| method.trains(path, chosen(path))).collect();
         if places.is_empty() && trained.is_empty() {
-            let linear = self.sockets.iter().find(|(_, socket)| !socket.is_embedding());
+            if method.precedes() {
+                return Err(Error::Adapter("this model has no place for virtual tokens".into()));
+            }
+            let linear = self.sockets.iter().find(|(_, socket)| socket.is_linear());
             let example = linear.map_or("none", |(path, _)| path);
             return Err(Error::Adapter(format!(
                 "no linear layer fits {targets}; the first one is called {example}"
@@ -118,6 +129,7 @@ fn site(path: &str, socket: &Socket, number: usize) -> Site {
         inputs: socket.inputs(),
         outputs: socket.outputs(),
         embedding: socket.is_embedding(),
+        stack: socket.blocks(),
         base: socket.base(),
         device: socket.weight().device(),
         number,

@@ -107,7 +107,7 @@ fn factors(site: &Updates, rank: usize) -> Result<([Tensor; 2], f64)> {
     for (place, weight) in site {
         let adapted = crate::inference(|| place.adapter.adapt(&base));
         let bits = |bias: &Option<Tensor>| bias.as_ref().map(Tensor::to_f64);
-        if socket.is_embedding() || bits(&adapted.bias) != bits(&base.bias) {
+        if socket.is_embedding() || !place.adapter.merges() || bits(&adapted.bias) != bits(&base.bias) {
             return Err(refused(&place.path));
         }
         let update = (adapted.weight - &base.weight).detach() * *weight;

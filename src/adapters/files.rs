@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::attached::{Attached, Host, Place};
 use super::list::method_of;
 use super::settings::Settings;
-use super::targets::within;
+use super::targets::{ends_with_name, within};
 use super::{Adapted, Targets};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -21,7 +21,7 @@ use crate::tensor::Tensor;
 
 /// Before the name of every parameter that belongs to the model.
 const PREFIX: &str = "base_model.model.";
-/// Before the name of what all sites share.
+/// Before the name of what all sites share, and of the model's parameters behind virtual tokens.
 const SHARED: &str = "base_model.";
 
 /// Writes both files of one adapter; each appears whole or not at all.
@@ -33,7 +33,17 @@ pub(super) fn save(adapted: &Adapted, attached: &Attached, directory: &Path) -> 
         targets = attached.beside.iter().filter(|b| b.by_method).map(|b| split(&b.path).0).collect();
         targets.dedup();
     }
-    config.insert("target_modules".into(), json!(targets));
+    // PEFT insists that IA³'s feed-forward modules are named as the targets are.
+    if let Some(Value::Array(names)) = config.get("feedforward_modules") {
+        let names: Vec<&str> = names.iter().filter_map(Value::as_str).collect();
+        let named = |path: &&&str| names.iter().any(|name| ends_with_name(path, name));
+        let paths: Vec<&&str> = targets.iter().filter(named).collect();
+        config.insert("feedforward_modules".into(), json!(paths));
+    }
+    if !attached.method.precedes() {
+        config.insert("target_modules".into(), json!(targets));
+        config.insert("exclude_modules".into(), Value::Null);
+    }
     let modules = saved_modules(attached);
     config.insert("modules_to_save".into(), if modules.is_empty() { Value::Null } else { json!(modules) });
     // PEFT's word for GPT-2's matrices, which lie as `[in, out]` in its files.
@@ -44,8 +54,7 @@ pub(super) fn save(adapted: &Adapted, attached: &Attached, directory: &Path) -> 
     let entries = stored(&adapted.host, attached);
     let tensors = entries.iter().map(|entry| (entry.file_name(), entry.gather(&value))).collect();
     for (key, value) in [
-        ("exclude_modules", Value::Null),
-        ("task_type", Value::Null),
+        ("task_type", task(&adapted.host, attached, &modules)),
         ("base_model_name_or_path", Value::Null),
         ("inference_mode", json!(true)),
     ] {
@@ -55,6 +64,25 @@ pub(super) fn save(adapted: &Adapted, attached: &Attached, directory: &Path) -> 
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
     files::write(directory.join("adapter_model.safetensors"), &tensors, metadata)?;
     files::write_whole(directory.join("adapter_config.json"), text.as_bytes())
+}
+
+/// PEFT puts virtual tokens only before a model whose task is named; for a classifier it then insists on
+/// the head. Other adapters do without.
+fn task(host: &Host, attached: &Attached, modules: &[String]) -> Value {
+    let has = |name: &str| host.layers().any(|path| within(path, &[name]));
+    if !attached.method.precedes() {
+        Value::Null
+    } else if has("lm_head") {
+        json!("CAUSAL_LM")
+    } else if !has("classifier") && !has("score") {
+        json!("FEATURE_EXTRACTION")
+    } else if !modules.iter().any(|module| within(module, &["classifier", "score"])) {
+        Value::Null
+    } else if has("pooler.dense") || has("classifier.dense") || has("score") {
+        json!("SEQ_CLS")
+    } else {
+        json!("TOKEN_CLS")
+    }
 }
 
 /// The modules of the base parameters that were chosen to be trained beside the adapters.
@@ -75,7 +103,7 @@ fn split(path: &str) -> (&str, &str) {
 struct Entry {
     /// Without the prefix.
     name: String,
-    shared: bool,
+    prefix: &'static str,
     content: Content,
 }
 
@@ -86,7 +114,7 @@ enum Content {
 
 impl Entry {
     fn file_name(&self) -> String {
-        format!("{}{}", if self.shared { SHARED } else { PREFIX }, self.name)
+        format!("{}{}", self.prefix, self.name)
     }
 
     /// The matrix as the file holds it, of the values that its parameters are said to have.
@@ -139,19 +167,20 @@ impl Entry {
 fn stored(host: &Host, attached: &Attached) -> Vec<Entry> {
     let mut entries = Vec::new();
     for place in &attached.places {
-        match place.adapter.stored() {
-            Some(matrices) => entries.extend(matrices.into_iter().map(|stored| Entry {
-                name: format!("{}.{}", place.path, stored.name),
-                shared: false,
-                content: Content::Several(stored),
-            })),
-            None => entries.extend(place.params().into_iter().map(|(name, param)| Entry {
-                name,
-                shared: false,
-                content: Content::One(param),
-            })),
-        }
+        let contents: Vec<(String, Content)> = match place.adapter.stored() {
+            Some(matrices) => matrices
+                .into_iter()
+                .map(|stored| (format!("{}.{}", place.path, stored.name), Content::Several(stored)))
+                .collect(),
+            None => place.params().into_iter().map(|(name, param)| (name, Content::One(param))).collect(),
+        };
+        // What stands before a model has no place in it.
+        entries.extend(contents.into_iter().map(|(name, content)| match place.socket.blocks() {
+            Some(_) => Entry { name: split(&name).1.to_string(), prefix: "", content },
+            None => Entry { name, prefix: PREFIX, content },
+        }));
     }
+    let prefix = if attached.method.precedes() { SHARED } else { PREFIX };
     let modules = saved_modules(attached);
     for (path, param) in &host.params {
         let beside = attached.beside.iter().find(|beside| beside.path == *path);
@@ -164,10 +193,10 @@ fn stored(host: &Host, attached: &Attached) -> Vec<Entry> {
             _ if within(path, &modules) => path.clone(),
             _ => continue,
         };
-        entries.push(Entry { name, shared: false, content: Content::One(param.clone()) });
+        entries.push(Entry { name, prefix, content: Content::One(param.clone()) });
     }
     let shared = attached.method.shared().into_iter();
-    entries.extend(shared.map(|(name, param)| Entry { name, shared: true, content: Content::One(param) }));
+    entries.extend(shared.map(|(name, param)| Entry { name, prefix: SHARED, content: Content::One(param) }));
     entries
 }
 

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::settings::Settings;
 use super::{
-    AdaLora, BitFit, Dora, Ia3, IncreLora, LoHa, LoKr, Lora, Method, Mtlora, NormTuning, San, SanMode, Ssf,
-    Start, Structure, TriAdaptLora, Vera,
+    AdaLora, BitFit, Bottleneck, Dora, Ia3, IncreLora, LoHa, LoKr, Lora, Method, Mtlora, NormTuning, PTuning,
+    PrefixTuning, PromptTuning, San, SanMode, Ssf, Start, Structure, TriAdaptLora, Vera,
 };
 use crate::error::{Error, Result};
 
@@ -100,6 +100,30 @@ pub const METHODS: &[Listed] = &[
     ),
     line("ssf", "SSF", |_, _| Ssf::default().into(), |config| boxed(Ssf::from_config(config))),
     line("san", "SAN", |_, _| San::new(SanMode::Both).into(), |config| boxed(San::from_config(config))),
+    line(
+        "bottleneck",
+        "BOTTLENECK",
+        |rank, _| Bottleneck::new(8 * rank).into(),
+        |config| boxed(Bottleneck::from_config(config)),
+    ),
+    line(
+        "prompt-tuning",
+        "PROMPT_TUNING",
+        |rank, _| PromptTuning::new(rank).into(),
+        |config| boxed(PromptTuning::from_config(config)),
+    ),
+    line(
+        "p-tuning",
+        "P_TUNING",
+        |rank, _| PTuning::new(rank, 128).into(),
+        |config| boxed(PTuning::from_config(config)),
+    ),
+    line(
+        "prefix-tuning",
+        "PREFIX_TUNING",
+        |rank, _| PrefixTuning::new(rank).into(),
+        |config| boxed(PrefixTuning::from_config(config)),
+    ),
     line("bitfit", "BITFIT", |_, _| BitFit.into(), |_| boxed(Ok(BitFit))),
     Listed {
         targets: Some(NORMS),

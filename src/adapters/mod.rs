@@ -9,6 +9,7 @@
 mod adalora;
 mod adapted;
 mod attached;
+mod bottleneck;
 mod combine;
 mod dora;
 mod files;
@@ -20,19 +21,24 @@ mod loha;
 mod lokr;
 mod lora;
 mod mtlora;
+mod p_tuning;
 mod patterns;
+mod prefix_tuning;
+mod prompt_tuning;
 mod regex;
 mod san;
 mod selected;
 mod settings;
 mod ssf;
 mod svd;
+mod table;
 mod targets;
 mod triadaptlora;
 mod vera;
 
 pub use adalora::{AdaLora, AllocatedSites};
 pub use adapted::{Adapted, attach};
+pub use bottleneck::Bottleneck;
 pub use dora::Dora;
 pub use files::load;
 pub use growth::Check;
@@ -43,7 +49,10 @@ pub use loha::LoHa;
 pub use lokr::LoKr;
 pub use lora::{Bias, Lora, Start};
 pub use mtlora::{Mtlora, Structure, TransformStart};
+pub use p_tuning::PTuning;
 pub use patterns::Patterns;
+pub use prefix_tuning::PrefixTuning;
+pub use prompt_tuning::{PromptStart, PromptTuning};
 pub use san::{LinkedSites, San, SanMap, SanMode};
 pub use selected::{BitFit, NormTuning};
 pub use ssf::Ssf;
@@ -58,7 +67,7 @@ use serde_json::{Map, Value};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::{Adapter, Param, Weights};
+use crate::nn::{Adapter, Param, Stack, Weights};
 use crate::tensor::Tensor;
 use crate::tensor::autograd::Gradients;
 
@@ -72,6 +81,9 @@ pub struct Site {
     pub outputs: usize,
     /// Whether the layer is an embedding.
     pub embedding: bool,
+    /// The stack of blocks behind it, if it is no layer but the place for virtual tokens. Inputs, outputs
+    /// and base are then those of the table of token vectors.
+    pub stack: Option<Stack>,
     /// The layer's own weights.
     pub base: Weights,
     /// Where it lives.
@@ -151,6 +163,11 @@ pub trait Method: Send {
     /// Whether it puts adapters into layers at all, or only trains what the targets choose.
     fn adapts(&self) -> bool {
         true
+    }
+
+    /// Whether it puts virtual tokens before the model, whatever the targets.
+    fn precedes(&self) -> bool {
+        false
     }
 
     /// Called once every site is attached.

@@ -108,9 +108,20 @@ impl Module for Block {
 /// The input and the output of each block in turn: each `[batch, time, width]`.
 #[track_caller]
 pub(super) fn states(blocks: &[Block], x: Tensor, around: &Surroundings) -> Vec<Tensor> {
+    states_with(&mut Cache::none(Vec::new()), blocks, x, around)
+}
+
+/// As [`states`]; the cache gives what each block stands on, and keeps what it makes of the tokens.
+#[track_caller]
+pub(super) fn states_with(
+    cache: &mut Cache,
+    blocks: &[Block],
+    x: Tensor,
+    around: &Surroundings,
+) -> Vec<Tensor> {
     let mut states = vec![x];
-    for block in blocks {
-        states.push(block.forward(&states[states.len() - 1], around, None));
+    for (number, block) in blocks.iter().enumerate() {
+        states.push(block.forward(&states[number], around, cache.block(number)));
     }
     states
 }
@@ -130,10 +141,7 @@ pub(super) fn states_after(
     let memory = cache.memory().cloned();
     let memory = memory.as_ref().map(|(memory, mask)| (memory, mask));
     let around = Surroundings { mask: &mask, rotation, memory };
-    let mut states = vec![x];
-    for (number, block) in blocks.iter().enumerate() {
-        states.push(block.forward(&states[number], &around, cache.block(number)));
-    }
+    let states = states_with(cache, blocks, x, &around);
     cache.advance(time);
     states
 }

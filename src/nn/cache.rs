@@ -45,6 +45,8 @@ pub struct BlockCache {
 #[derive(Clone)]
 pub struct Cache {
     starts: Vec<usize>,
+    /// Tokens of no text that stand before each row, its padding included, and that all of it looks at.
+    virtual_tokens: usize,
     past: usize,
     blocks: Option<Vec<BlockCache>>,
     memory: Option<(Tensor, Mask)>,
@@ -53,7 +55,7 @@ pub struct Cache {
 impl Cache {
     /// Keeps what is computed; row i is padded on the left by `starts[i]` tokens.
     pub fn new(starts: Vec<usize>) -> Cache {
-        Cache { starts, past: 0, blocks: Some(Vec::new()), memory: None }
+        Cache { starts, virtual_tokens: 0, past: 0, blocks: Some(Vec::new()), memory: None }
     }
 
     /// Keeps nothing: for a single pass over whole texts, as in training.
@@ -67,7 +69,31 @@ impl Cache {
         self
     }
 
-    /// How many tokens were seen, left padding included.
+    /// The next pass begins with this many virtual tokens.
+    pub(super) fn expect(&mut self, virtual_tokens: usize) {
+        self.virtual_tokens = virtual_tokens;
+    }
+
+    /// Begins behind virtual tokens of which each block has the keys and values, `[key heads, tokens, head]`.
+    pub(super) fn stand_on(&mut self, blocks: &[(Tensor, Tensor)]) {
+        let rows = self.starts.len();
+        let wide = |x: &Tensor| x.unsqueeze(0).expand([rows, x.size(0), x.size(1), x.size(2)]);
+        let kept = |(k, v): &(Tensor, Tensor)| {
+            let mut own = KeysValues::default();
+            own.push(&wide(k), &wide(v));
+            BlockCache { own, across: None }
+        };
+        self.blocks = Some(blocks.iter().map(kept).collect());
+        self.virtual_tokens = blocks.first().map_or(0, |(k, _)| k.size(1));
+        self.past = self.virtual_tokens;
+    }
+
+    /// How many virtual tokens stand before each text.
+    pub(super) fn virtual_tokens(&self) -> usize {
+        self.virtual_tokens
+    }
+
+    /// How many tokens were seen, virtual ones and left padding included.
     pub fn past(&self) -> usize {
         self.past
     }
@@ -89,15 +115,21 @@ impl Cache {
         if self.starts.iter().all(|&start| start == 0) {
             return causal;
         }
-        let keys = self.past + time;
+        // The padding stands between the virtual tokens and the text.
+        let keys = self.past + time - self.virtual_tokens;
         let spans: Vec<_> = self.starts.iter().map(|&start| start..keys).collect();
-        causal.with_bias(&Mask::spans(&spans, keys, device).bias().expect("spans make a bias"))
+        let bias = Mask::spans(&spans, keys, device).bias().expect("spans make a bias");
+        causal.with_bias(&bias.pad_axis(3, self.virtual_tokens, 0, 0.0))
     }
 
     /// The position of each of the next `time` tokens in its row's text: one list for all rows if
     /// none is padded, else one per row.
     pub(super) fn positions(&self, time: usize) -> Vec<Vec<usize>> {
-        let row = |start: usize| (self.past..self.past + time).map(|at| at.saturating_sub(start)).collect();
+        let position = |at: usize, start: usize| match at < self.virtual_tokens {
+            true => at,
+            false => at.saturating_sub(start),
+        };
+        let row = |start: usize| (self.past..self.past + time).map(|at| position(at, start)).collect();
         match self.starts.iter().all(|&start| start == 0) {
             true => vec![row(0)],
             false => self.starts.iter().map(|&start| row(start)).collect(),

@@ -23,6 +23,7 @@ mod pattern;
 mod position;
 mod rotary;
 mod socket;
+mod virtual_tokens;
 
 pub use attention::{Attention, Projections};
 pub use block::{Block, Order, Surroundings};
@@ -50,4 +51,5 @@ pub use param::{Form, Param};
 pub use pattern::Pattern;
 pub use position::{RelativeBias, sinusoids};
 pub use rotary::{Rotary, Rotation, Stretch};
-pub use socket::{Adapter, Socket, Stored, Weights};
+pub use socket::{Adapter, Socket, Stack, Stored, Weights};
+pub use virtual_tokens::{Prefix, VirtualTokens};

@@ -9,6 +9,7 @@ use std::sync::{Arc, RwLock};
 
 use super::module::{Module, Walker};
 use super::param::Param;
+use super::virtual_tokens::Prefix;
 use crate::device::array::Ids;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -32,8 +33,16 @@ impl Weights {
 
 /// What sits in one layer.
 pub trait Adapter: Module + Send + Sync {
-    /// The definition: the weights this adapter makes of the base's.
-    fn adapt(&self, base: &Weights) -> Weights;
+    /// The definition: the weights this adapter makes of the base's. An adapter that is no change of
+    /// weights leaves them; then `forward` or `prefix` is the definition, and `merges` says so.
+    fn adapt(&self, base: &Weights) -> Weights {
+        base.clone()
+    }
+
+    /// Whether the adapted weights are all that it does, so that they can take its place.
+    fn merges(&self) -> bool {
+        true
+    }
 
     /// The same result on `x: [.., in] -> [.., out]`, where it is cheaper not to form the matrix.
     fn forward(&self, x: &Tensor, base: &Weights) -> Tensor {
@@ -43,6 +52,11 @@ pub trait Adapter: Module + Send + Sync {
     /// The same for an embedding: `[ids..] -> [ids.., width]`.
     fn lookup(&self, ids: &Ids, base: &Weights) -> Tensor {
         self.adapt(base).weight.embedding(ids)
+    }
+
+    /// What it puts before every text, where it sits before a stack of blocks rather than in a layer.
+    fn prefix(&self) -> Option<Prefix> {
+        None
     }
 
     /// Two factors `[out, rank]` and `[rank, in]` whose product is all that `adapt` adds, if there are;
@@ -74,8 +88,30 @@ pub struct Socket(Arc<Inner>);
 struct Inner {
     weight: Param,
     bias: Option<Param>,
-    embedding: bool,
+    kind: Kind,
     slot: RwLock<Slot>,
+}
+
+/// What a socket belongs to.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Linear,
+    Embedding,
+    /// The weight is the table of token vectors that the stack reads, and which belongs to an embedding.
+    Stack(Stack),
+}
+
+/// The sizes of a stack of blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Stack {
+    /// How many blocks.
+    pub blocks: usize,
+    /// The width of their input.
+    pub width: usize,
+    /// Heads of keys and values.
+    pub key_heads: usize,
+    /// The width of each.
+    pub head: usize,
 }
 
 /// What a socket holds.
@@ -89,12 +125,21 @@ pub(super) enum Slot {
 impl Socket {
     /// An empty socket of a linear layer: `[out, in]` and `[out]`.
     pub(super) fn linear(weight: Param, bias: Option<Param>) -> Socket {
-        Socket(Arc::new(Inner { weight, bias, embedding: false, slot: RwLock::new(Slot::Plain) }))
+        Socket::new(weight, bias, Kind::Linear)
     }
 
     /// An empty socket of an embedding: `[rows, width]`.
     pub(super) fn embedding(weight: Param) -> Socket {
-        Socket(Arc::new(Inner { weight, bias: None, embedding: true, slot: RwLock::new(Slot::Plain) }))
+        Socket::new(weight, None, Kind::Embedding)
+    }
+
+    /// An empty socket before a stack of blocks that reads vectors of a table: `[rows, width]`.
+    pub(super) fn stack(table: Param, stack: Stack) -> Socket {
+        Socket::new(table, None, Kind::Stack(stack))
+    }
+
+    fn new(weight: Param, bias: Option<Param>, kind: Kind) -> Socket {
+        Socket(Arc::new(Inner { weight, bias, kind, slot: RwLock::new(Slot::Plain) }))
     }
 
     /// The parameter `[out, in]`, or `[rows, width]`.
@@ -109,17 +154,30 @@ impl Socket {
 
     /// Whether the layer is an embedding.
     pub fn is_embedding(&self) -> bool {
-        self.0.embedding
+        self.0.kind == Kind::Embedding
+    }
+
+    /// Whether the layer is linear.
+    pub fn is_linear(&self) -> bool {
+        self.0.kind == Kind::Linear
+    }
+
+    /// The stack of blocks behind it, if it belongs to no layer.
+    pub fn blocks(&self) -> Option<Stack> {
+        match self.0.kind {
+            Kind::Stack(stack) => Some(stack),
+            _ => None,
+        }
     }
 
     /// The size of the last axis of the input; an embedding's number of rows.
     pub fn inputs(&self) -> usize {
-        self.0.weight.sizes()[if self.0.embedding { 0 } else { 1 }]
+        self.0.weight.sizes()[if self.is_linear() { 1 } else { 0 }]
     }
 
     /// The size of the last axis of the output.
     pub fn outputs(&self) -> usize {
-        self.0.weight.sizes()[if self.0.embedding { 1 } else { 0 }]
+        self.0.weight.sizes()[if self.is_linear() { 0 } else { 1 }]
     }
 
     /// The layer's own weights, without any adapter.
@@ -155,12 +213,20 @@ impl Socket {
     }
 
     /// Computes the adapted weights once and uses them from now on; the base stays untouched.
-    pub fn merge(&self) {
+    ///
+    /// **Errors** when the adapter is more than a change of weights.
+    pub fn merge(&self) -> Result<()> {
         if let Slot::Adapted(adapter) = self.now() {
+            if !adapter.merges() {
+                return Err(Error::Adapter(
+                    "this adapter is no change of weights, so it cannot be merged".into(),
+                ));
+            }
             let merged = crate::inference(|| adapter.adapt(&self.base()));
             let merged = Weights { weight: merged.weight.detach(), bias: merged.bias.map(|b| b.detach()) };
             self.put(Slot::Merged(adapter, merged));
         }
+        Ok(())
     }
 
     /// Goes back to computing with base and adapter apart.

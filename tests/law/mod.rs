@@ -97,7 +97,7 @@ pub fn update(model: &Chain) -> Tensor {
 pub fn merging(model: &Chain, tuned: &Adapted, device: &Device) -> f64 {
     let x = random(&[4, model.layers[0].1.inputs()], 77, device);
     let apart = model.forward(&x);
-    tuned.merge();
+    tuned.merge().expect("it is a change of weights");
     off(&model.forward(&x), &apart)
 }
 

@@ -20,7 +20,7 @@ fn attach(method: &mut TriAdaptLora, sites: usize) {
     for number in 0..sites {
         let (base, device) = (weights.clone(), Device::Reference);
         let path = number.to_string();
-        let site = Site { path, inputs: 8, outputs: 8, embedding: false, base, device, number };
+        let site = Site { path, inputs: 8, outputs: 8, embedding: false, stack: None, base, device, number };
         method.attach(&site).unwrap();
     }
 }

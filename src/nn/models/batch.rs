@@ -95,13 +95,24 @@ impl Sequences {
     /// What each token is followed by in its text, for a loss over all of them: `[batch · time]`, ignored
     /// after the last token and in the padding.
     pub fn next_tokens(&self) -> Ids {
-        let time = self.time();
-        let ends: Vec<usize> = self.spans.iter().map(|span| span.end).collect();
-        let next = |at: usize, _| match at % time + 1 < ends[at / time] {
-            true => self.ids.values()[at + 1],
-            false => Ids::IGNORED,
-        };
-        self.ids.map(self.ids.limit(), vec![self.ids.count()], next)
+        self.next_tokens_behind(0)
+    }
+
+    /// As [`Sequences::next_tokens`] where each row stands behind `front` virtual tokens, of which the last
+    /// is followed by the text: `[batch · (front + time)]`.
+    pub fn next_tokens_behind(&self, front: usize) -> Ids {
+        let mut next = Vec::with_capacity(self.spans.len() * (front + self.time()));
+        for (row, span) in self.ids.values().chunks(self.time()).zip(&self.spans) {
+            let first = next.len();
+            next.resize(first + front + row.len(), Ids::IGNORED);
+            next[first + front + span.start..first + front + span.end - 1]
+                .copy_from_slice(&row[span.start + 1..span.end]);
+            if front > 0 {
+                next[first + front - 1] = row[span.start];
+            }
+        }
+        let sizes = [next.len()];
+        Ids::new(next, sizes, self.ids.limit()).expect("they are ids of this batch")
     }
 
     /// The last token of each text, as a place among all `batch · time` tokens: `[batch]`.

@@ -15,6 +15,7 @@ use crate::nn::linear::Linear;
 use crate::nn::module::{Module, Walker};
 use crate::nn::norm::Norm;
 use crate::nn::rotary::Rotary;
+use crate::nn::virtual_tokens::{VirtualTokens, own};
 use crate::tensor::Tensor;
 
 /// A model that says which token comes next.
@@ -81,6 +82,8 @@ pub struct DecoderNames {
 pub struct Decoder {
     /// A vector for each token.
     pub tokens: Embedding,
+    /// Where an adapter may put virtual tokens.
+    pub virtual_tokens: VirtualTokens,
     /// How it knows where a token stands.
     pub positions: Positions,
     /// How many positions there are.
@@ -102,7 +105,14 @@ impl Decoder {
     /// **Panics** when there are more tokens than positions; batches are checked when they are made.
     #[track_caller]
     pub fn hidden_states(&self, ids: &Ids, cache: &mut Cache) -> Vec<Tensor> {
-        let (x, time) = (self.tokens.forward(ids), ids.sizes()[1]);
+        own(self.all_states(ids, cache), ids.sizes()[1])
+    }
+
+    /// As [`Decoder::hidden_states`], those of virtual tokens before the text's.
+    #[track_caller]
+    pub fn all_states(&self, ids: &Ids, cache: &mut Cache) -> Vec<Tensor> {
+        let x = self.virtual_tokens.begin(self.tokens.forward(ids), cache);
+        let time = x.size(1);
         let (x, rotation) = match &self.positions {
             Positions::Learned(table) => (x + table.forward(&cache.position_ids(time, self.limit)), None),
             Positions::Rotary(rotary) => (x, Some(rotary.at(&cache.positions(time), &self.device()))),
@@ -118,6 +128,11 @@ impl Decoder {
         self.tokens.weight().device()
     }
 
+    /// The longest text it takes.
+    fn longest(&self) -> usize {
+        self.limit.saturating_sub(self.virtual_tokens.count())
+    }
+
     fn hidden(&self, ids: &Ids, cache: &mut Cache) -> Tensor {
         self.hidden_states(ids, cache).pop().expect("at least the input")
     }
@@ -125,6 +140,7 @@ impl Decoder {
 
 impl Module for Decoder {
     fn walk(&self, at: &mut Walker<'_>) {
+        at.child("virtual_tokens", &self.virtual_tokens);
         at.child(self.names.tokens, &self.tokens);
         if let Positions::Learned(table) = &self.positions {
             at.child(self.names.positions, table);
@@ -156,7 +172,7 @@ impl LanguageModel for CausalLm {
     }
 
     fn positions(&self) -> Option<usize> {
-        Some(self.body.limit)
+        Some(self.body.longest())
     }
 
     fn device(&self) -> Device {
@@ -165,6 +181,14 @@ impl LanguageModel for CausalLm {
 
     fn hidden(&self, ids: &Ids, cache: &mut Cache) -> Tensor {
         self.body.hidden(ids, cache)
+    }
+
+    /// Virtual tokens take part: the last of them is followed by the text's first.
+    fn loss(&self, batch: &Sequences) -> Tensor {
+        let mut states = self.body.all_states(&batch.ids, &mut Cache::none(batch.starts()));
+        let last = states.pop().expect("at least the input");
+        let next = batch.next_tokens_behind(last.size(1) - batch.time());
+        self.head(&last).flatten(0, 1).cross_entropy(&next)
     }
 
     fn head(&self, hidden: &Tensor) -> Tensor {
@@ -198,7 +222,7 @@ impl DecoderClassifier {
     ///
     /// **Errors** as [`LanguageModel::batch`].
     pub fn batch(&self, rows: &[Vec<u32>], side: Side) -> Result<Sequences> {
-        Sequences::new(rows, side, self.body.tokens.weight().sizes()[0], Some(self.body.limit))
+        Sequences::new(rows, side, self.body.tokens.weight().sizes()[0], Some(self.body.longest()))
     }
 
     /// The score of each class: `[batch, labels]`.

@@ -12,7 +12,8 @@ use crate::device::Device;
 use crate::device::array::Ids;
 use crate::error::{Error, Result, refuse};
 use crate::nn::attention::{Attention, Projections};
-use crate::nn::block::{Block, Order, Surroundings, states};
+use crate::nn::block::{Block, Order, Surroundings, states_with};
+use crate::nn::cache::Cache;
 use crate::nn::embedding::Embedding;
 use crate::nn::feed_forward::FeedForward;
 use crate::nn::files;
@@ -21,6 +22,7 @@ use crate::nn::linear::Linear;
 use crate::nn::loading::Directory;
 use crate::nn::module::{Module, Walker};
 use crate::nn::norm::LayerNorm;
+use crate::nn::virtual_tokens::{VirtualTokens, behind, own};
 use crate::ops::attention::Mask;
 use crate::rng::Rng;
 use crate::tensor::Tensor;
@@ -35,11 +37,9 @@ struct Embeddings {
 }
 
 impl Embeddings {
-    /// `[batch, time] -> [batch, time, width]`
-    fn forward(&self, batch: &TokenBatch, positions: &Ids) -> Tensor {
-        let x = self.word.forward(&batch.ids)
-            + self.token_type.forward(&batch.types)
-            + self.position.forward(positions);
+    /// With the word vectors already looked up: `[batch, time, width] -> [batch, time, width]`.
+    fn forward(&self, words: Tensor, types: &Ids, positions: &Ids) -> Tensor {
+        let x = words + self.token_type.forward(types) + self.position.forward(positions);
         self.norm.forward(&x).dropout(self.dropout)
     }
 }
@@ -97,6 +97,7 @@ fn block(config: &EncoderConfig, fresh: &mut Fresh) -> Block {
 pub struct Encoder {
     family: Family,
     config: EncoderConfig,
+    virtual_tokens: VirtualTokens,
     embeddings: Embeddings,
     layers: Vec<Block>,
     pooler: Option<Linear>,
@@ -130,9 +131,10 @@ impl Encoder {
             norm: fresh.layer_norm(width, config.layer_norm_eps),
             dropout: config.hidden_dropout_prob,
         };
-        let layers = (0..config.num_hidden_layers).map(|_| block(config, fresh)).collect();
+        let layers: Vec<Block> = (0..config.num_hidden_layers).map(|_| block(config, fresh)).collect();
         let pooler = Some(fresh.linear(width, width));
-        Ok(Encoder { family, config: config.clone(), embeddings, layers, pooler })
+        let virtual_tokens = VirtualTokens::new(&embeddings.word, &layers);
+        Ok(Encoder { family, config: config.clone(), virtual_tokens, embeddings, layers, pooler })
     }
 
     /// The encoder of a published directory, with a pooler if the file has one; a head is left aside.
@@ -185,10 +187,11 @@ impl Encoder {
 
     /// The longest sequence it takes.
     pub fn positions(&self) -> usize {
-        match self.family {
+        let positions = match self.family {
             Family::Bert => self.config.max_position_embeddings,
             Family::Roberta => self.config.max_position_embeddings - self.config.pad_token_id as usize - 1,
-        }
+        };
+        positions.saturating_sub(self.virtual_tokens.count())
     }
 
     /// What shaped it.
@@ -237,12 +240,30 @@ impl Encoder {
     /// **Panics** when the batch was made by another, larger model.
     #[track_caller]
     pub fn hidden_states(&self, batch: &TokenBatch) -> Vec<Tensor> {
+        own(self.all_states(batch), batch.time())
+    }
+
+    /// As [`Encoder::hidden_states`], those of virtual tokens before the text's.
+    #[track_caller]
+    fn all_states(&self, batch: &TokenBatch) -> Vec<Tensor> {
+        let mut cache = Cache::none(vec![0; batch.batch()]);
+        let words = self.virtual_tokens.begin(self.embeddings.word.forward(&batch.ids), &mut cache);
+        let (front, padding) = (words.size(1) - batch.time(), self.config.pad_token_id);
+        let (ids, types) = (behind(front, Ids::IGNORED, &batch.ids), behind(front, 0, &batch.types));
         let limit = self.config.max_position_embeddings;
-        let positions = self.family.positions(&batch.ids, self.config.pad_token_id, limit);
-        let first = self.embeddings.forward(batch, &positions);
-        let mask =
-            Mask::lengths(&batch.lengths, batch.time(), &first.device()).expect("a batch has valid lengths");
-        states(&self.layers, first, &Surroundings::of(&mask))
+        let positions = self.family.positions(&ids, cache.past(), padding, limit);
+        let first = self.embeddings.forward(words, &types, &positions);
+        let virtual_tokens = cache.virtual_tokens();
+        let lengths: Vec<usize> = batch.lengths.iter().map(|length| virtual_tokens + length).collect();
+        let mask = Mask::lengths(&lengths, virtual_tokens + batch.time(), &first.device())
+            .expect("a batch has valid lengths");
+        states_with(&mut cache, &self.layers, first, &Surroundings::of(&mask))
+    }
+
+    /// The last layer's state of the first token, which may be a virtual one: `[batch, width]`.
+    #[track_caller]
+    pub(super) fn first(&self, batch: &TokenBatch) -> Tensor {
+        self.all_states(batch).pop().expect("at least the embeddings").select(1, 0)
     }
 
     /// The first token of the last layer through a linear layer and tanh: `[batch, width]`.
@@ -251,7 +272,7 @@ impl Encoder {
     #[track_caller]
     pub fn pooled(&self, batch: &TokenBatch) -> Tensor {
         let Some(pooler) = &self.pooler else { refuse("pooled", "this encoder has no pooler") };
-        pooler.forward(&self.forward(batch).select(1, 0)).tanh()
+        pooler.forward(&self.first(batch)).tanh()
     }
 
     /// A vector of length 1 per sentence: the mean over its tokens, normalised: `[batch, width]`.
@@ -272,6 +293,7 @@ impl Encoder {
 
 impl Module for Encoder {
     fn walk(&self, at: &mut Walker<'_>) {
+        at.child("virtual_tokens", &self.virtual_tokens);
         at.child("embeddings", &self.embeddings);
         at.children("encoder.layer", &self.layers);
         if let Some(pooler) = &self.pooler {

@@ -135,18 +135,18 @@ impl Family {
         }
     }
 
-    /// The position of each id.
-    pub(super) fn positions(self, ids: &Ids, padding: u32, limit: usize) -> Ids {
+    /// The position of each id; `past` tokens came before.
+    pub(super) fn positions(self, ids: &Ids, past: usize, padding: u32, limit: usize) -> Ids {
         let time = ids.sizes()[1];
         let mut counted = 0;
         let position = |at: usize, id: u32| {
             counted = if at.is_multiple_of(time) { 0 } else { counted };
             match self {
-                Family::Bert => (at % time) as u32,
+                Family::Bert => (past + at % time) as u32,
                 Family::Roberta if id == padding => padding,
                 Family::Roberta => {
                     counted += 1;
-                    padding + counted
+                    padding + past as u32 + counted
                 }
             }
         };

@@ -13,6 +13,7 @@ use crate::nn::attention::{Attention, Projections};
 use crate::nn::block::{Block, Order};
 use crate::nn::feed_forward::{Activation, FeedForward};
 use crate::nn::fresh::Fresh;
+use crate::nn::virtual_tokens::VirtualTokens;
 
 /// The numbers of a `config.json` that shape a GPT-2, under their published names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -110,12 +111,16 @@ impl Gpt2Config {
         self.check()?;
         fresh.deviate(self.initializer_range);
         let width = self.n_embd;
+        let tokens = fresh.table(self.vocab_size, width);
+        let positions = Positions::Learned(fresh.table(self.n_positions, width));
+        let blocks: Vec<Block> = (0..self.n_layer).map(|layer| self.block(layer, fresh)).collect();
         Ok(Decoder {
-            tokens: fresh.table(self.vocab_size, width),
-            positions: Positions::Learned(fresh.table(self.n_positions, width)),
+            virtual_tokens: VirtualTokens::new(&tokens, &blocks),
+            tokens,
+            positions,
             limit: self.n_positions,
             dropout: self.embd_pdrop,
-            blocks: (0..self.n_layer).map(|layer| self.block(layer, fresh)).collect(),
+            blocks,
             norm: fresh.layer_norm(width, self.layer_norm_epsilon).into(),
             names: NAMES,
         })

@@ -50,7 +50,7 @@ impl Classifier {
         let dropout = self.encoder.config().hidden_dropout_prob;
         let pooled = match &self.dense {
             None => self.encoder.pooled(batch),
-            Some(dense) => dense.forward(&self.encoder.forward(batch).select(1, 0).dropout(dropout)).tanh(),
+            Some(dense) => dense.forward(&self.encoder.first(batch).dropout(dropout)).tanh(),
         };
         self.head.forward(&pooled.dropout(dropout))
     }

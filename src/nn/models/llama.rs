@@ -15,6 +15,7 @@ use crate::nn::block::{Block, Order};
 use crate::nn::feed_forward::{Activation, FeedForward};
 use crate::nn::fresh::Fresh;
 use crate::nn::rotary::{Rotary, Stretch};
+use crate::nn::virtual_tokens::VirtualTokens;
 
 /// The numbers of a `config.json` that shape a Llama, under their published names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -142,12 +143,15 @@ impl LlamaConfig {
     pub fn body(&self, fresh: &mut Fresh) -> Result<Decoder> {
         self.check()?;
         fresh.deviate(self.initializer_range);
+        let tokens = fresh.table(self.vocab_size, self.hidden_size);
+        let blocks: Vec<Block> = (0..self.num_hidden_layers).map(|_| self.block(fresh)).collect();
         Ok(Decoder {
-            tokens: fresh.table(self.vocab_size, self.hidden_size),
+            virtual_tokens: VirtualTokens::new(&tokens, &blocks),
+            tokens,
             positions: Positions::Rotary(self.rotary()?),
             limit: self.max_position_embeddings,
             dropout: 0.0,
-            blocks: (0..self.num_hidden_layers).map(|_| self.block(fresh)).collect(),
+            blocks,
             norm: fresh.rms_norm(self.hidden_size, self.rms_norm_eps).into(),
             names: NAMES,
         })
