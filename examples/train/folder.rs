@@ -73,6 +73,8 @@ pub struct Folder {
     path: PathBuf,
     lines: Vec<Line>,
     log: Option<File>,
+    /// Held while a process is at work here; the system gives it back however the process ends.
+    lock: Option<File>,
 }
 
 impl Folder {
@@ -80,7 +82,7 @@ impl Folder {
     ///
     /// **Errors** when it holds a run already, or cannot be written.
     pub fn create(settings: &Settings) -> Result<Folder> {
-        let folder = Folder { path: settings.out.clone(), lines: Vec::new(), log: None };
+        let folder = Folder { path: settings.out.clone(), lines: Vec::new(), log: None, lock: None };
         if folder.file(SETTINGS).exists() {
             let path = folder.path.display();
             let what =
@@ -107,7 +109,7 @@ impl Folder {
     ///
     /// **Errors** when there is none.
     pub fn open(path: &Path) -> Result<(Folder, Settings)> {
-        let folder = Folder { path: path.into(), lines: Vec::new(), log: None };
+        let folder = Folder { path: path.into(), lines: Vec::new(), log: None, lock: None };
         let file = folder.file(SETTINGS);
         let text = std::fs::read_to_string(&file).map_err(|source| Error::Io { path: file, source })?;
         let settings: Settings = toml::from_str(&text).map_err(|error| folder.malformed(SETTINGS, error))?;
@@ -127,6 +129,22 @@ impl Folder {
     /// Where the best weights are kept.
     pub fn best(&self) -> PathBuf {
         self.file("best")
+    }
+
+    /// Keeps other processes out of the run, which two at once would spoil.
+    ///
+    /// **Errors** when another one is at work here.
+    pub fn lock(&mut self) -> Result<()> {
+        let path = self.file(SETTINGS);
+        let file = File::open(&path).map_err(|source| Error::Io { path, source })?;
+        if file.try_lock().is_err() {
+            let path = self.path.display();
+            return Err(Error::Config(format!(
+                "another process is at work in {path}; wait for it, or stop it"
+            )));
+        }
+        self.lock = Some(file);
+        Ok(())
     }
 
     /// Opens the log behind the lines of the first `steps` updates; what came later, or was cut off, goes.

@@ -102,6 +102,7 @@ fn resume(path: &Path, stop: &AtomicBool) -> Result<Outcome, Ended> {
 }
 
 fn run(settings: &Settings, folder: &mut Folder, stop: &AtomicBool) -> Result<Outcome, Ended> {
+    folder.lock()?;
     match settings.task()? {
         Task::Understanding(task) => {
             training::train(&Answering::new(task, settings)?, settings, folder, stop)

@@ -342,6 +342,11 @@ fn what_a_run_cannot_use_is_an_error_that_says_so() {
     );
     fs::write(path.join("data/train.tsv"), "x\t1\t\ta\nx\t7\t\tb\n").unwrap();
     assert!(with(|_| ()).contains("train.tsv, line 2, column 2: found \"7\""));
+    let begun = settings(path, "begun", &[]).resolved().unwrap();
+    let mut working = Folder::create(&begun).unwrap();
+    working.lock().unwrap();
+    let second = resume(&path.join("begun"), &AtomicBool::new(false));
+    assert!(matches!(second, Err(Ended::Failed(error)) if error.to_string().contains("another process")));
     let resumed = resume(&path.join("data"), &AtomicBool::new(false));
     assert!(matches!(resumed, Err(Ended::Failed(error)) if error.to_string().contains("run.toml")));
 }
