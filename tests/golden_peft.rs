@@ -5,7 +5,8 @@
 //! folder instead, whose models are looked for where each reference says, `ENGRAD_DEVICE=NAME` one
 //! device instead of all, and `-- FILTER` the folders whose name contains the text. A folder passes
 //! when on every device the outputs before, with and after merging the adapter agree, and the loss,
-//! each gradient, each merged weight, and the file that we save of it. The last line counts folders.
+//! each gradient, each merged weight, and the file that we save of it. A larger golden folder also has a
+//! run of AdaLoRA with its allocator. The last line counts folders.
 //! What is saved stays under `target/tmp`, where `tools/peft_interop.py` lets PEFT load it.
 
 mod common;
@@ -16,11 +17,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use engrad::adapters::{self, Adapted};
+use engrad::adapters::{self, AdaLora, Adapted};
 use engrad::nn::{
     Cache, CausalLm, Classifier, Encoder, LanguageModel, Model, Module, Pretrained, Sequences, Side,
     TokenBatch, Walker, Weights, files, named_params, sockets,
 };
+use engrad::optim::{AdamW, Schedule};
+use engrad::train::Trainer;
 use engrad::{Device, Ids, Rng, Tensor, inference};
 use stored::{Stored, deviation, summarised};
 
@@ -40,8 +43,66 @@ fn main() -> ExitCode {
         let passed = devices.iter().filter(|device| check(&root, folder, device)).count();
         counts[usize::from(passed < devices.len())] += 1;
     }
+    let run = root.join("train/adalora_allocation");
+    if run.exists() && run.to_string_lossy().contains(&filter) {
+        let passed = devices.iter().filter(|device| allocation(&root, &run, device)).count();
+        counts[usize::from(passed < devices.len())] += 1;
+    }
     println!("{} passed, {} failed", counts[0], counts[1]);
     if counts[1] == 0 && counts[0] > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// AdaLoRA's allocator over a whole run: every loss, the ranks left at each site after every step, and
+/// all values where they are stored.
+fn allocation(root: &Path, path: &Path, device: &Device) -> bool {
+    let stored = Stored::read(path.join("run"));
+    let Base::Decoder(model) = Base::read(root, &stored, device) else { panic!("a language model") };
+    let number = |key: &str| stored.notes["config"][key].as_f64().expect("a setting of the run");
+    let [first, target] = ["init_r", "target_r"].map(|key| number(key) as usize);
+    let method = AdaLora {
+        alpha: number("lora_alpha"),
+        warm_up: number("tinit") as u64,
+        final_steps: number("tfinal") as u64,
+        interval: number("deltaT") as u64,
+        orthogonality: number("orth_reg_weight"),
+        ..AdaLora::new(first, target, number("total_step") as u64)
+    };
+    let tuned = adapters::attach(&model, ["c_attn", "c_fc", "c_proj"], method).expect("it has these layers");
+    for (name, param) in tuned.trainable() {
+        param.set(&stored.tensor(&format!("init.{name}"), device));
+    }
+    let mut trainer = Trainer::new(tuned, AdamW::new(0.0), Schedule::constant(0.02));
+    let [mut loss_off, mut value_off] = [0.0f64; 2];
+    let mut decided = true;
+    let [_, rows, time] = stored.sizes("batches")[..] else { panic!("[step, batch, time]") };
+    let batches = stored.values("batches");
+    for (step, log) in batches.chunks(rows * time).zip(stored.notes["log"].as_array().expect("a list")) {
+        let texts: Vec<Vec<u32>> =
+            step.chunks(time).map(|row| row.iter().map(|&id| id as u32).collect()).collect();
+        let batch = model.batch(&texts, Side::Right).expect("it fits");
+        let done = trainer.step(|| model.loss(&batch)).expect("a finite step");
+        let expected = log["loss"].as_f64().expect("a number");
+        loss_off = loss_off.max((done.loss - expected).abs());
+        for (name, param) in trainer.subject.trainable() {
+            let (found, step) = (param.value().to_f64(), &log["step"]);
+            let alive = found.iter().filter(|value| **value != 0.0).count();
+            decided &= !name.ends_with("lora_E") || log["nonzero_E"][&name] == alive;
+            // Of the singular values the file holds the last state only, under each step's name.
+            let key = format!("step{step}.{name}");
+            if stored.has(&key) && (!name.ends_with("lora_E") || *step == 60) {
+                value_off = value_off.max(deviation(&found, &stored.values(&key), 0.0));
+            }
+        }
+    }
+    // Adam turns the sign of a tiny gradient into a whole step, so single values drift in f32.
+    let allowed = if *device == Device::Reference { [1e-8, 1e-7] } else { [1e-4, 1e-3] };
+    let good = decided && loss_off <= allowed[0] && value_off <= allowed[1];
+    let (mark, same) = (if good { "ok  " } else { "FAIL" }, if decided { "the same" } else { "other" });
+    println!(
+        "{mark} adalora_allocation on {device}: losses off by {loss_off:.1e}, values by {value_off:.1e}, {same} ranks at \
+         every step"
+    );
+    good
 }
 
 /// One folder on one device.
