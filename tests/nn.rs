@@ -238,6 +238,27 @@ fn half_and_double_precision_and_integers_are_read() {
 }
 
 #[test]
+fn every_number_of_16_bits_is_read_as_what_it_stands_for() {
+    let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+    type Widened = fn(u16) -> f32;
+    let types: [(Dtype, Widened); 2] = [
+        (Dtype::F16, |bits| f16::from_bits(bits).to_f32()),
+        (Dtype::BF16, |bits| bf16::from_bits(bits).to_f32()),
+    ];
+    for (dtype, widened) in types {
+        let view = TensorView::new(dtype, vec![1 << 16], &bytes).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), safetensors::serialize([("x", view)], None).unwrap()).unwrap();
+        let read = files::read(file.path(), &Device::Cpu).unwrap().tensors["x"].to_vec();
+        for (bits, x) in (0..=u16::MAX).zip(read) {
+            let expected = widened(bits);
+            let same = x.to_bits() == expected.to_bits() || (x.is_nan() && expected.is_nan());
+            assert!(same, "{dtype:?} {bits:#06x} is {x}, not {expected}");
+        }
+    }
+}
+
+#[test]
 fn token_ids_that_do_not_fit_are_errors() {
     let model = encoder(&Device::Cpu);
     type Rows<'r> = &'r [&'r [u32]];

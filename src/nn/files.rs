@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::Path;
 
-use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 pub(crate) use super::loading::{assign, matched};
@@ -60,8 +59,8 @@ fn to_tensor(view: &TensorView, device: &Device) -> std::result::Result<Option<T
     let f32_of = |values: Vec<f32>| Some(Tensor::new(&values, sizes, device));
     Ok(match view.dtype() {
         Dtype::F32 => f32_of(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
-        Dtype::F16 => f32_of(bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect()),
-        Dtype::BF16 => f32_of(bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect()),
+        Dtype::F16 => f32_of(bytes.as_chunks().0.iter().map(|b| f16(*b)).collect()),
+        Dtype::BF16 => f32_of(bytes.as_chunks().0.iter().map(|b| bf16(*b)).collect()),
         Dtype::F64 => {
             let values: Vec<f64> = bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
             Some(Tensor::from_f64(&values, sizes, device))
@@ -77,6 +76,24 @@ fn to_tensor(view: &TensorView, device: &Device) -> std::result::Result<Option<T
         | Dtype::U64 => None,
         other => return Err(format!("type {other:?} is not supported; expected F64, F32, F16 or BF16")),
     })
+}
+
+/// A bfloat16: the upper half of an f32.
+fn bf16(bytes: [u8; 2]) -> f32 {
+    f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16)
+}
+
+/// A number of IEEE 754 binary16: a sign, 5 bits of exponent, 10 of fraction. Each is an f32 too.
+fn f16(bytes: [u8; 2]) -> f32 {
+    let bits = u32::from(u16::from_le_bytes(bytes));
+    let magnitude = bits & 0x7fff;
+    // The fields move to their places in an f32, whose exponent is biased by 112 more.
+    let value = match magnitude {
+        ..0x0400 => magnitude as f32 / 16_777_216.0,
+        0x0400..0x7c00 => f32::from_bits((magnitude << 13) + (112 << 23)),
+        _ => f32::from_bits((magnitude << 13) | f32::INFINITY.to_bits()),
+    };
+    if bits == magnitude { value } else { -value }
 }
 
 /// Writes tensors to a file: f64 from the reference device, f32 from others. The file appears whole,
