@@ -1,172 +1,23 @@
-//! What is particular to one adapter method; the laws of all of them stand in `adapters.rs`. Numbers
-//! come from an independent implementation in f64 (`golden/brain/vectors.json`).
+//! What is particular to one adapter method in a whole model; the laws of all of them stand in
+//! `adapters.rs`, those of single layers in `laws.rs`.
 
 mod common;
 mod subjects;
 mod tiny;
 
-use std::path::Path;
-
-use common::{compare, on_every_device, test_on};
+use common::{on_every_device, test_on};
 use engrad::adapters::{
-    self, AdaLora, Adapted, Lora, Mtlora, RankGrowth, San, SanMode, Structure, TransformStart, TriAdaptLora,
-    Variant,
+    self, AdaLora, Adapted, Lora, Mtlora, RankGrowth, Structure, TransformStart, TriAdaptLora, Variant,
 };
-use engrad::nn::{Classifier, Linear, Param, files, named_params};
+use engrad::nn::{Classifier, Param};
 use engrad::optim::{AdamW, Schedule};
 use engrad::train::Trainer;
 use engrad::{Device, Tensor, training};
-use serde_json::{Value, json};
 use subjects::{SQUARE, model, named, near, output, scatter};
-use tiny::Chain;
-
-fn matrix(value: &Value, device: &Device) -> Tensor {
-    let rows = value.as_array().expect("a matrix");
-    let row =
-        |row: &Value| row.as_array().expect("a row").iter().map(|x| x.as_f64().expect("a number")).collect();
-    let values: Vec<Vec<f64>> = rows.iter().map(row).collect();
-    Tensor::from_f64(&values.concat(), [values.len(), values[0].len()], device)
-}
-
-fn vector(value: &Value, device: &Device) -> Tensor {
-    let values: Vec<f64> =
-        value.as_array().expect("a row").iter().map(|x| x.as_f64().expect("a number")).collect();
-    Tensor::from_f64(&values, [values.len()], device)
-}
-
-fn vectors(part: &str) -> Vec<Value> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/brain/vectors.json");
-    let text = std::fs::read_to_string(path).expect("the file is part of the repository");
-    let all: Value = serde_json::from_str(&text).expect("it is JSON");
-    all[part].as_array().expect("rows").clone()
-}
 
 fn param(adapted: &Adapted, path: &str) -> Param {
     let all = adapted.trainable();
     all.iter().find(|(name, _)| name == path).unwrap_or_else(|| panic!("no {path} in {all:?}")).1.clone()
-}
-
-on_every_device! {
-    fn the_four_structures_give_the_independent_products_and_gradients(device) {
-        for row in vectors("mtlora") {
-            for (name, structure) in [("SHIM", Structure::Shim), ("ICFM", Structure::Icfm), ("CTCM", Structure::Ctcm), ("DTSM", Structure::Dtsm)] {
-                let expected = &row["structures"][name];
-                let (down, up) = (matrix(&row["A"], device), matrix(&row["B"], device));
-                let (rank, inputs, outputs) = (down.sizes()[0], down.sizes()[1], up.sizes()[0]);
-                let model = Chain::one(&Tensor::zeros([outputs, inputs], device));
-                let alpha = row["s"].as_f64().unwrap() * rank as f64;
-                let tuned = adapters::attach(&model, "only", Mtlora { alpha, ..Mtlora::new(structure, rank) }).unwrap();
-                for (name, key) in [("lora_A.weight", "A"), ("lora_B.weight", "B"), ("mtlora_C", "C"), ("mtlora_D", "D")] {
-                    if let Some((_, param)) = tuned.trainable().iter().find(|(path, _)| path.ends_with(name)) {
-                        param.set(&matrix(&row[key], device));
-                    }
-                }
-                // The gradient of sum(G ∘ y) with y = dW is that of dW = s·B·T·A.
-                let identity = matrix(&json!((0..inputs).map(|i| (0..inputs).map(|j| u8::from(i == j)).collect()).collect::<Vec<Vec<u8>>>()), device);
-                let update = model.forward(&identity).t();
-                assert_eq!(update.to_f64(), matrix(&expected["dW"], device).to_f64(), "{name} {row}");
-                let x = vector(&row["x"], device);
-                assert_eq!(model.forward(&x).to_f64(), vector(&expected["dWx"], device).to_f64(), "{name} {row}");
-                let params: Vec<(String, Tensor)> = tuned.trainable().into_iter().map(|(path, param)| (path, param.value())).collect();
-                let gradients = (update * matrix(&row["G"], device)).sum(..).backward();
-                for (path, value) in params {
-                    let key = match path.as_str() {
-                        "only.lora_A.weight" => "gA",
-                        "only.lora_B.weight" => "gB",
-                        "only.mtlora_C" => "gC",
-                        _ => "gD",
-                    };
-                    let found = gradients.of(&value).unwrap().to_f64();
-                    assert_eq!(found, matrix(&expected[key], device).to_f64(), "{name} {key} {row}");
-                }
-            }
-        }
-    }
-
-    fn blocks_are_assembled_as_in_the_independent_implementation(device) {
-        for row in vectors("triadaptlora") {
-            let sizes: Vec<usize> = serde_json::from_value(row["sizes"].clone()).unwrap();
-            let rank: usize = sizes.iter().sum();
-            let model = Chain::one(&Tensor::zeros([rank, rank], device));
-            let identity = matrix(&json!((0..rank).map(|i| (0..rank).map(|j| u8::from(i == j)).collect()).collect::<Vec<Vec<u8>>>()), device);
-            let directory = tempfile::tempdir().unwrap();
-            let config = triangular("block", json!(sizes));
-            write(directory.path(), &config, &[("A", &identity), ("B", &identity), ("L", &matrix(&row["L"], device)), ("U", &matrix(&row["U"], device))]);
-            let tuned = adapters::load(&model, directory.path()).unwrap();
-            assert_eq!(model.forward(&identity).t().to_f64(), matrix(&row["T"], device).to_f64());
-            for (number, _) in sizes.iter().enumerate() {
-                for (name, key) in [("L", "row"), ("U", "col")] {
-                    let found = param(&tuned, &format!("only.triadapt_{name}.{number}")).value().to_f64();
-                    assert_eq!(found, matrix(&row[key][number], device).to_f64(), "{key} {number}");
-                }
-            }
-        }
-    }
-
-    fn neurons_and_synapses_give_the_independent_outputs_and_gradients(device) {
-        for row in vectors("san") {
-            for (name, mode) in [("both", SanMode::Both), ("nt", SanMode::Nt), ("sp", SanMode::Sp)] {
-                let layer = |number: usize| {
-                    let [weight, bias] = [format!("W{number}"), format!("b{number}")];
-                    Linear::from_weights(&matrix(&row[&weight], device), Some(&vector(&row[&bias], device)))
-                };
-                let model = Chain { layers: vec![("h.0.mlp.c_fc".into(), layer(1)), ("h.0.mlp.c_proj".into(), layer(2))], between: Tensor::relu };
-                let tuned = adapters::attach(&model, "*", San::new(mode)).unwrap();
-                let gammas: Vec<(&str, Param)> = named_params(&model).into_iter().filter_map(|(path, param)| {
-                    path.ends_with("san_gamma").then(|| (if path.contains("c_fc") { "gamma1" } else { "gamma2" }, param))
-                }).collect();
-                gammas.iter().for_each(|(name, gamma)| gamma.set(&vector(&row[*name], device)));
-                let (x, expected) = (vector(&row["x"], device), &row[name]);
-                let y = model.forward(&x);
-                let close = |found: &Tensor, key: &str| {
-                    compare(&found.to_f64(), &vector(&expected[key], device).to_f64(), 1e-5).unwrap_or_else(|what| panic!("{name} {key}: {what}"));
-                };
-                close(&y, "y");
-                let values: Vec<Tensor> = gammas.iter().map(|(_, gamma)| gamma.value()).collect();
-                let gradients = y.sum(..).backward();
-                for ((gamma, _), value) in gammas.iter().zip(&values) {
-                    match gradients.of(value) {
-                        Some(gradient) => close(gradient, &format!("sum_y_d{gamma}")),
-                        None => assert!(mode == SanMode::Sp && *gamma == "gamma2"),
-                    }
-                }
-                tuned.merge().unwrap();
-                close(&model.forward(&x), "y");
-            }
-        }
-    }
-}
-
-/// The configuration of a TriAdaptLoRA on one layer.
-fn triangular(variant: &str, blocks: Value) -> Value {
-    json!({"peft_type": "TRIADAPTLORA", "target_modules": ["only"], "variant": variant, "blocks": {"only": blocks},
-        "lora_alpha": 8, "init": "c0", "scale_mode": "constant", "reference_rank": 8, "init_rank": 1,
-        "rank_growth": "linear", "top_k": 1, "init_warmup": 0, "incre_interval": 1, "total_step": 9,
-        "score_divisor": "rank", "safe_clamp": true, "orth_reg_weight": 0.0})
-}
-
-fn write(directory: &Path, config: &Value, tensors: &[(&str, &Tensor)]) {
-    let named = tensors
-        .iter()
-        .map(|(name, tensor)| (format!("base_model.model.only.triadapt_{name}"), (*tensor).clone()));
-    files::write(directory.join("adapter_model.safetensors"), &named.collect(), Default::default()).unwrap();
-    std::fs::write(directory.join("adapter_config.json"), config.to_string()).unwrap();
-}
-
-#[test]
-fn values_outside_of_the_blocks_are_refused() {
-    let device = &Device::Cpu;
-    let model = Chain::one(&Tensor::zeros([2, 2], device));
-    let directory = tempfile::tempdir().unwrap();
-    let config = triangular("single", json!([1, 1]));
-    let full = Tensor::ones([2, 2], device);
-    write(directory.path(), &config, &[("A", &full), ("B", &full), ("L", &full), ("U", &full)]);
-    let message = adapters::load(&model, directory.path()).err().unwrap().to_string();
-    assert!(
-        message.contains("triadapt_L") && message.contains("triadapt_U") && !message.contains("triadapt_A"),
-        "{message}"
-    );
-    assert!(model.layers[0].1.socket().adapter().is_none());
 }
 
 on_every_device! {

@@ -217,11 +217,13 @@ fn what_is_said_of_each_layer_is_said_of_every_layer() {
 }
 
 #[test]
-fn numbers_outside_of_a_staircase_are_refused_and_leave_norms_alone() {
-    let mut saved = Saved::of(&ROWS[1]);
-    let name = saved.tensors.keys().find(|name| name.ends_with("triadapt_U")).unwrap().clone();
-    saved.tensors.insert(name, Tensor::ones([3, 3], &Device::Cpu));
-    saved.refused("triadapt_U");
+fn numbers_outside_of_a_staircase_are_refused() {
+    for matrix in ["triadapt_L", "triadapt_U"] {
+        let mut saved = Saved::of(&ROWS[1]);
+        let name = saved.tensors.keys().find(|name| name.ends_with(matrix)).unwrap().clone();
+        saved.tensors.insert(name, Tensor::ones([3, 3], &Device::Cpu));
+        saved.refused(matrix);
+    }
 }
 
 #[test]

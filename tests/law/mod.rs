@@ -5,6 +5,7 @@ pub mod increlora;
 pub mod mtlora;
 pub mod san;
 pub mod triadaptlora;
+mod vectors;
 
 use std::collections::{BTreeMap, HashMap};
 
