@@ -1,9 +1,10 @@
 //! The op table again, timed: each row's largest case with the rate it reaches, beside what the
 //! machine can do at most, measured in the same run.
 //!
-//! `cargo bench --bench ops [-- FILTER]`; `-- expressions` compares interpreted formulas with
+//! `cargo bench --bench ops [-- FILTER] [--device gpu]`; `-- products` times matrix products and the row
+//! kernels at a transformer's sizes against those ceilings; `-- expressions` compares interpreted formulas with
 //! hand-written loops instead (the figures behind the elementwise design, see ARCHITECTURE.md), and
-//! `-- scaling [DEVICE]` attention in one kernel with attention composed of products and a softmax.
+//! `-- scaling` attention in one kernel with attention composed of products and a softmax.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -17,29 +18,43 @@ use common::table::{Case, table};
 use engrad::device::counted;
 use engrad::device::cpu::{forget_peak, math, pool_statistics};
 use engrad::optim::{AdamW, Optimizer};
-use engrad::{Device, Mask, Rng, Tensor, attention, inference, nn::Param};
+use engrad::{Device, Mask, Rng, Tensor, attention, elementwise, inference, nn::Param};
 use rayon::prelude::*;
 
 fn main() {
-    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with("--")).unwrap_or_default();
+    let mut filter = String::new();
+    let mut device = Device::Cpu;
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--device" => {
+                let name = arguments.next().expect("the name of a device");
+                device = name.parse().expect("a device of this machine");
+            }
+            other if !other.starts_with("--") => filter = other.into(),
+            _ => {}
+        }
+    }
     if filter == "expressions" {
         return expressions();
     }
     if filter == "scaling" {
-        let named = std::env::args().skip_while(|argument| argument != "scaling").nth(1);
-        let device = named.filter(|argument| !argument.starts_with("--")).map(|name| name.parse());
-        return scaling(&device.unwrap_or(Ok(Device::Cpu)).expect("a device that can be opened"));
+        return scaling(&device);
     }
-    println!("ceiling: copy {:.1} GB/s, multiply-add {:.0} GFLOP/s", copy_bandwidth(), multiply_add_rate());
+    let ceilings = Ceilings::of(&device);
+    println!("{device}: copy {:.1} GB/s, multiply-add {:.0} GFLOP/s", ceilings.copy, ceilings.multiply_add);
+    if filter == "products" {
+        return products(&device, &ceilings);
+    }
     println!("{:28} {:>34} {:>10} {:>10} {:>10}", "op", "sizes", "us", "GB/s", "GFLOP/s");
     for row in table().iter().filter(|row| row.name.contains(&filter)) {
         let elements = |case: &Case| case.sizes.iter().map(|s| s.iter().product::<usize>()).sum::<usize>();
         let cases = row.cases();
         let dense = cases.iter().filter(|case| case.arrangement == Arrangement::Dense);
         let Some(case) = dense.max_by_key(|case| elements(case)) else { continue };
-        let inputs = case.stored(&Device::Cpu);
+        let inputs = case.stored(&device);
         let (_, counts) = counted(|| inference(|| case.call(&inputs)));
-        let seconds = inference(|| best_time(|| drop(black_box(case.call(&inputs)))));
+        let seconds = inference(|| best_time_on(&device, || case.call(&inputs)));
         let bytes: u64 = counts.values().map(|count| count.bytes).sum();
         let flops: u64 = counts.values().map(|count| count.flops).sum();
         let (gb, gflop) = (bytes as f64 / seconds / 1e9, flops as f64 / seconds / 1e9);
@@ -50,6 +65,106 @@ fn main() {
             seconds * 1e6
         );
     }
+}
+
+/// What a device can do at most.
+struct Ceilings {
+    /// GB/s read and written by a copy far larger than the caches.
+    copy: f64,
+    /// GFLOP/s of multiply-adds that never leave the registers.
+    multiply_add: f64,
+}
+
+impl Ceilings {
+    fn of(device: &Device) -> Ceilings {
+        match device {
+            Device::Cpu => Ceilings { copy: copy_bandwidth(), multiply_add: multiply_add_rate() },
+            _ => Ceilings { copy: formula_bandwidth(device), multiply_add: formula_rate(device) },
+        }
+    }
+}
+
+/// A copy as the device's own shader, in GB/s.
+fn formula_bandwidth(device: &Device) -> f64 {
+    let x = Tensor::ones([1 << 24], device).contiguous();
+    let seconds = best_time_on(device, || elementwise("copy", [&x], |[x]| x));
+    8.0 * x.count() as f64 / seconds / 1e9
+}
+
+/// A formula of multiply-adds in independent chains, in GFLOP/s.
+fn formula_rate(device: &Device) -> f64 {
+    const ROUNDS: usize = 64;
+    const CHAINS: usize = 8;
+    let x = Tensor::full(0.5, [1 << 20], device).contiguous();
+    let seconds = best_time_on(device, || {
+        elementwise("multiply-adds", [&x], |[x]| {
+            let mut chains = [(); CHAINS].map(|()| x);
+            chains.iter_mut().enumerate().for_each(|(at, chain)| *chain = *chain * (at as f64 * 0.125));
+            for _ in 0..ROUNDS {
+                chains.iter_mut().for_each(|chain| *chain = *chain * x + x);
+            }
+            chains.into_iter().reduce(|a, b| a + b).expect("some chains")
+        })
+    });
+    (2 * ROUNDS * CHAINS * x.count()) as f64 / seconds / 1e9
+}
+
+/// Matrix products and row kernels at the sizes of a transformer, each with its share of the ceiling.
+fn products(device: &Device, ceilings: &Ceilings) {
+    let sides: &[usize] = if is_hardware(device) { &[512, 1024, 2048, 4096] } else { &[512, 1024] };
+    let mut shapes: Vec<[Vec<usize>; 2]> = sides.iter().map(|&n| [vec![n, n], vec![n, n]]).collect();
+    // MiniLM with batches of 32 x 64 tokens: projection, up, down, adapter factors, scores, values.
+    shapes.extend([
+        [vec![2048, 384], vec![384, 384]],
+        [vec![2048, 384], vec![384, 1536]],
+        [vec![2048, 1536], vec![1536, 384]],
+        [vec![2048, 384], vec![384, 8]],
+        [vec![2048, 8], vec![8, 384]],
+        [vec![384, 64, 32], vec![384, 32, 64]],
+        [vec![384, 64, 64], vec![384, 64, 32]],
+    ]);
+    println!("{:44} {:>10} {:>10} {:>9}", "kernel", "us", "rate", "ceiling");
+    let report = |name: String, seconds: f64, rate: f64, unit: &str, ceiling: f64| {
+        println!("{name:44} {:10.1} {rate:10.1} {unit} {:5.1} %", seconds * 1e6, 100.0 * rate / ceiling);
+    };
+    let random = |sizes: &[usize]| Tensor::uniform(-1.0, 1.0, sizes, &mut Rng::seeded(1), device);
+    for [left, right] in shapes {
+        let (a, b) = (random(&left), random(&right));
+        let seconds = inference(|| best_time_on(device, || a.matmul(&b)));
+        let rate = 2.0 * (a.count() * b.size(-1)) as f64 / seconds / 1e9;
+        report(format!("product {left:?} {right:?}"), seconds, rate, "GFLOP/s", ceilings.multiply_add);
+    }
+    type Kernel = fn(&Tensor) -> Tensor;
+    let kernels: [(&str, &[usize], Kernel); 5] = [
+        ("add", &[2048, 1536], |x| x + x),
+        ("gelu", &[2048, 1536], |x| x.gelu()),
+        ("softmax", &[384, 64, 64], |x| x.softmax(-1)),
+        ("normalise", &[2048, 384], |x| x.layer_norm(None, None, 1e-5)),
+        ("sum of rows", &[2048, 384], |x| x.sum(-1)),
+    ];
+    for (name, sizes, kernel) in kernels {
+        let x = random(sizes);
+        let (_, counts) = counted(|| inference(|| kernel(&x)));
+        let bytes: u64 = counts.values().map(|count| count.bytes).sum();
+        let seconds = inference(|| best_time_on(device, || kernel(&x)));
+        report(format!("{name} {sizes:?}"), seconds, bytes as f64 / seconds / 1e9, "GB/s   ", ceilings.copy);
+    }
+}
+
+fn is_hardware(device: &Device) -> bool {
+    match device {
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => !gpu.adapter().is_software(),
+        _ => false,
+    }
+}
+
+/// As [`best_time`], of a tensor that is really there.
+fn best_time_on(device: &Device, run: impl Fn() -> Tensor) -> f64 {
+    best_time(|| {
+        black_box(run());
+        device.synchronise().expect("the device goes on");
+    })
 }
 
 /// The shortest of many runs, in seconds: what the code can do when the machine lets it.

@@ -1,6 +1,7 @@
 //! Whole training steps and single kernels on fixed inputs, as JSON lines to compare with other frameworks.
 //!
-//! `cargo bench --bench training_step -- --work W1 --threads 2 [--steps 10] [--warmup 3] [--peer NAME]`
+//! `cargo bench --bench training_step -- --work W1 --threads 2 [--steps 10] [--warmup 3] [--peer NAME]
+//! [--device gpu]`
 //!
 //! | work | what |
 //! |---|---|
@@ -31,6 +32,7 @@ struct Options {
     warmup: usize,
     peer: String,
     profile: bool,
+    device: Device,
 }
 
 fn main() {
@@ -47,6 +49,7 @@ fn main() {
         warmup: number("--warmup", "3"),
         peer: value("--peer", "engrad"),
         profile: arguments.iter().any(|argument| argument == "--profile"),
+        device: value("--device", "cpu").parse().expect("a device of this machine"),
     };
     rayon::ThreadPoolBuilder::new().num_threads(options.threads).build_global().expect("the first pool");
     match options.work.as_str() {
@@ -72,11 +75,11 @@ fn hash(seed: u32, position: u32) -> u32 {
 /// Uniform weights of standard deviation 0.02.
 const WEIGHTS: f32 = 0.034_641_016;
 
-fn uniform(seed: u32, sizes: &[usize], scale: f32) -> Tensor {
+fn uniform(seed: u32, sizes: &[usize], scale: f32, device: &Device) -> Tensor {
     let count: usize = sizes.iter().product();
     let values: Vec<f32> =
         (0..count as u32).map(|i| (hash(seed, i) >> 8) as f32 * (scale / 8_388_608.0) - scale).collect();
-    Tensor::new(&values, sizes, &Device::Cpu)
+    Tensor::new(&values, sizes, device)
 }
 
 fn tokens(seed: u32, count: usize, vocabulary: u32) -> Vec<u32> {
@@ -140,7 +143,7 @@ fn encoder_step(options: &Options) {
         pad_token_id: 0,
     };
     let mut rng = Rng::seeded(0);
-    let encoder = Encoder::new(&config, &mut rng, &Device::Cpu).expect("a consistent configuration");
+    let encoder = Encoder::new(&config, &mut rng, &options.device).expect("a consistent configuration");
     let model = Classifier::new(encoder, 2, &mut rng);
     let sizes = [batch, time];
     let batch = TokenBatch {
@@ -168,7 +171,7 @@ fn encoder_step(options: &Options) {
 fn set_weights(model: &dyn Module) {
     for (path, param) in named_params(model) {
         if let Some(seed) = weight_seed(&path) {
-            param.set(&uniform(seed, param.sizes(), WEIGHTS));
+            param.set(&uniform(seed, param.sizes(), WEIGHTS, &param.value().device()));
         }
     }
 }
@@ -178,6 +181,7 @@ fn measure_steps(options: &Options, tokens: usize, mut step: impl FnMut() -> f64
     for i in 0..options.warmup + options.steps {
         let started = Instant::now();
         losses.push(step());
+        options.device.synchronise().expect("the device goes on");
         if i == 0 {
             first = since_start();
         }
@@ -207,10 +211,10 @@ fn profile<R>(work: impl FnMut() -> R) {
             100.0 * ms / total
         );
     }
-    eprintln!("{total:.1} ms in kernels; pool: {:?}", device::cpu::pool_statistics());
+    eprintln!("{total:.1} ms in kernels");
 }
 
-fn decoder() -> CausalLm {
+fn decoder(device: &Device) -> CausalLm {
     let config = Gpt2Config {
         n_embd: 384,
         n_layer: 6,
@@ -220,13 +224,13 @@ fn decoder() -> CausalLm {
         attn_pdrop: 0.0,
         ..Gpt2Config::default()
     };
-    config.causal_lm(&mut Fresh::zeros(&Device::Cpu)).expect("a consistent configuration")
+    config.causal_lm(&mut Fresh::zeros(device)).expect("a consistent configuration")
 }
 
 /// W3: forward, backward and AdamW of a decoder whose loss counts every token.
 fn decoder_step(options: &Options) {
     let (rows, time, vocabulary) = (8, 128, 50257);
-    let model = decoder();
+    let model = decoder(&options.device);
     let tuned = adapters::attach(&model, "*.c_attn", Lora::new(4)).expect("the model has these layers");
     set_weights(&model);
     let all = tokens(8888, rows * (time + 1), vocabulary);
@@ -241,7 +245,7 @@ fn decoder_step(options: &Options) {
 
 /// W4: how fast text comes out.
 fn continuation(options: &Options) {
-    let model = decoder();
+    let model = decoder(&options.device);
     set_weights(&model);
     let prompt = model.batch(&[tokens(9999, 32, 50257)], Side::Left).expect("tokens below the vocabulary");
     let (mut times, mut first, mut text) = (Vec::new(), 0.0, Vec::new());
@@ -268,6 +272,7 @@ fn continuation(options: &Options) {
 
 /// W5: each kernel in batches of about 50 ms.
 fn kernels(options: &Options) {
+    let device = &options.device;
     let products: [(&str, &[usize], &[usize]); 5] = [
         ("mm512", &[512, 512], &[512, 512]),
         ("mm2048x384x384", &[2048, 384], &[384, 384]),
@@ -276,28 +281,31 @@ fn kernels(options: &Options) {
         ("bmm384x64x32x64", &[384, 64, 32], &[384, 32, 64]),
     ];
     for (case, left, right) in products {
-        let (a, b) = (uniform(1, left, 1.0), uniform(2, right, 1.0));
+        let (a, b) = (uniform(1, left, 1.0, device), uniform(2, right, 1.0, device));
         let flops = 2.0 * (a.count() * b.size(-1)) as f64;
         measure_kernel(options, case, flops * 1e-9, "GFLOP/s", || a.matmul(&b));
     }
-    let x = uniform(3, &[384, 64, 64], 1.0);
+    let x = uniform(3, &[384, 64, 64], 1.0, device);
     measure_kernel(options, "softmax384x64x64", 8e-9 * x.count() as f64, "GB/s", || x.softmax(-1));
-    let x = uniform(4, &[2048, 384], 1.0);
+    let x = uniform(4, &[2048, 384], 1.0, device);
     let (weight, bias) =
-        (Tensor::ones([384], &Device::Cpu).contiguous(), Tensor::zeros([384], &Device::Cpu).contiguous());
+        (Tensor::ones([384], device).contiguous(), Tensor::zeros([384], device).contiguous());
     let norm = || x.layer_norm(Some(&weight), Some(&bias), 1e-5);
     measure_kernel(options, "layernorm2048x384", 8e-9 * x.count() as f64, "GB/s", norm);
-    let x = uniform(5, &[2048, 1536], 1.0);
+    let x = uniform(5, &[2048, 1536], 1.0, device);
     measure_kernel(options, "gelu2048x1536", 8e-9 * x.count() as f64, "GB/s", || x.gelu());
 }
 
 fn measure_kernel(options: &Options, case: &str, work: f64, unit: &str, kernel: impl Fn() -> Tensor) {
+    let wait = || options.device.synchronise().expect("the device goes on");
     inference(|| {
         for _ in 0..options.warmup {
             kernel();
         }
+        wait();
         let started = Instant::now();
         kernel();
+        wait();
         let repeats = ((0.05 / started.elapsed().as_secs_f64()) as usize).max(1);
         let times: Vec<f64> = (0..options.steps.max(10))
             .map(|_| {
@@ -305,6 +313,7 @@ fn measure_kernel(options: &Options, case: &str, work: f64, unit: &str, kernel: 
                 for _ in 0..repeats {
                     kernel();
                 }
+                wait();
                 started.elapsed().as_secs_f64() * 1e3 / repeats as f64
             })
             .collect();
@@ -326,8 +335,9 @@ fn spread(times: &[f64]) -> (f64, f64, f64) {
 fn emit(options: &Options, times: &[f64], rest: &str) {
     let (median, least, most) = spread(times);
     println!(
-        "{{\"peer\":\"{}\",\"work\":\"{}\",\"threads\":{},\"rss_mb\":{},\"ms\":{median:.4},\"ms_min\":{least:.4},\"ms_max\":{most:.4},\"n\":{},{rest}}}",
+        "{{\"peer\":\"{}\",\"device\":\"{}\",\"work\":\"{}\",\"threads\":{},\"rss_mb\":{},\"ms\":{median:.4},\"ms_min\":{least:.4},\"ms_max\":{most:.4},\"n\":{},{rest}}}",
         options.peer,
+        options.device,
         options.work,
         options.threads,
         peak_memory_mb().unwrap_or(0),

@@ -2,16 +2,23 @@
 //!
 //! A tensor that is `tracked` starts a history; whatever is computed from it carries the history on.
 //! `backward` walks it once, from the result to the start, and gives the gradient of every start.
+//! What is compared digit by digit lives on the f64 reference, everything else on `--device`.
 //! Read next: `03_training_by_hand.rs`.
 //!
 //! ```text
-//! cargo run --release --example 02_autodiff
+//! cargo run --release --example 02_autodiff [-- --device gpu]
 //! ```
 
+#[path = "common/device.rs"]
+mod device;
+
+use clap::Parser;
+use device::OnDevice;
 use engrad::device::counted;
 use engrad::{Device, Rng, Tensor, elementwise, gradcheck};
 
 fn main() -> engrad::Result<()> {
+    let device = &OnDevice::parse().device;
     let exact = &Device::Reference;
 
     println!("A gradient by the chain rule");
@@ -50,9 +57,9 @@ fn main() -> engrad::Result<()> {
 
     println!("\nWhat is frozen costs nothing: only the products that someone asked for are computed");
     for (trained, frozen) in [("both weights", false), ("the last weight", true)] {
-        println!("  {trained:<16} {} products on the way back", products_backward(frozen));
+        println!("  {trained:<16} {} products on the way back", products_backward(frozen, device));
     }
-    assert_eq!((products_backward(false), products_backward(true)), (3, 1));
+    assert_eq!((products_backward(false, device), products_backward(true, device)), (3, 1));
 
     println!("\nA minimum, found by following the gradient downhill");
     // Rosenbrock's valley is easy to enter and hard to follow: its lowest point is (1, 1).
@@ -60,7 +67,7 @@ fn main() -> engrad::Result<()> {
         let (x, y) = (p.select(0, 0), p.select(0, 1));
         (1.0 - &x).square() + 100.0 * (y - x.square()).square()
     };
-    let (mut point, mut velocity) = (Tensor::new(&[-1.0, 1.0], [2], exact), Tensor::zeros([2], exact));
+    let (mut point, mut velocity) = (Tensor::new(&[-1.0, 1.0], [2], device), Tensor::zeros([2], device));
     for step in 0..=4000 {
         let leaf = point.tracked();
         let height = valley(&leaf);
@@ -76,8 +83,8 @@ fn main() -> engrad::Result<()> {
 }
 
 /// Matrix products that `backward` does in a chain of two layers.
-fn products_backward(first_is_frozen: bool) -> u64 {
-    let make = || Tensor::normal(0.1, [16, 16], &mut Rng::seeded(2), &Device::Cpu);
+fn products_backward(first_is_frozen: bool, device: &Device) -> u64 {
+    let make = || Tensor::normal(0.1, [16, 16], &mut Rng::seeded(2), device);
     let (x, last) = (make(), make().tracked());
     let first = if first_is_frozen { make() } else { make().tracked() };
     let loss = x.matmul(&first).tanh().matmul(&last).sum(..);

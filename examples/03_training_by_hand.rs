@@ -6,30 +6,36 @@
 //! Read next: `04_modules.rs`, which gives the parameters names.
 //!
 //! ```text
-//! cargo run --release --example 03_training_by_hand
+//! cargo run --release --example 03_training_by_hand [-- --device gpu]
 //! ```
+
+#[path = "common/device.rs"]
+mod device;
 
 use std::f64::consts::PI;
 
+use clap::Parser;
+use device::OnDevice;
 use engrad::{Device, Ids, Rng, Tensor, inference};
 
 const HIDDEN: usize = 32;
 const STEPS: usize = 2000;
 
 fn main() -> engrad::Result<()> {
+    let device = &OnDevice::parse().device;
     let rng = &mut Rng::seeded(3);
-    let (points, labels) = spirals(200, rng)?;
-    let (unseen, answers) = spirals(200, rng)?;
+    let (points, labels) = spirals(200, rng, device)?;
+    let (unseen, answers) = spirals(200, rng, device)?;
 
     let layer = |inputs: usize, outputs: usize, rng: &mut Rng| {
         let scale = 1.5 / (inputs as f64).sqrt();
-        [Tensor::normal(scale, [inputs, outputs], rng, &Device::Cpu), Tensor::zeros([outputs], &Device::Cpu)]
+        [Tensor::normal(scale, [inputs, outputs], rng, device), Tensor::zeros([outputs], device)]
     };
     let mut params: Vec<Tensor> = [layer(2, HIDDEN, rng), layer(HIDDEN, HIDDEN, rng), layer(HIDDEN, 2, rng)]
         .into_iter()
         .flatten()
         .collect();
-    let mut velocities: Vec<Tensor> = params.iter().map(|p| Tensor::zeros(p.sizes(), &Device::Cpu)).collect();
+    let mut velocities: Vec<Tensor> = params.iter().map(|p| Tensor::zeros(p.sizes(), device)).collect();
 
     for step in 0..STEPS {
         let leaves: Vec<Tensor> = params.iter().map(Tensor::tracked).collect();
@@ -73,7 +79,7 @@ fn accuracy(params: &[Tensor], points: &Tensor, labels: &Ids) -> f64 {
 }
 
 /// Points on two spirals in turn, a little off: `[count, 2]`, and which one each is on: `[count]`.
-fn spirals(count: usize, rng: &mut Rng) -> engrad::Result<(Tensor, Ids)> {
+fn spirals(count: usize, rng: &mut Rng, device: &Device) -> engrad::Result<(Tensor, Ids)> {
     let (mut points, mut labels) = (Vec::new(), Vec::new());
     for i in 0..count {
         let along = rng.uniform();
@@ -83,7 +89,7 @@ fn spirals(count: usize, rng: &mut Rng) -> engrad::Result<(Tensor, Ids)> {
         }
         labels.push((i % 2) as u32);
     }
-    Ok((Tensor::new(&points, [count, 2], &Device::Cpu), Ids::new(labels, [count], 2)?))
+    Ok((Tensor::new(&points, [count, 2], device), Ids::new(labels, [count], 2)?))
 }
 
 /// What the network thinks of every place in the plane, one character each.
@@ -93,7 +99,7 @@ fn picture(params: &[Tensor]) -> String {
     let at = |i: usize, count: usize| 1.3 * (2.0 * (i as f32 + 0.5) / count as f32 - 1.0);
     let places: Vec<f32> =
         (0..WIDTH * HEIGHT).flat_map(|i| [at(i % WIDTH, WIDTH), -at(i / WIDTH, HEIGHT)]).collect();
-    let places = Tensor::new(&places, [WIDTH * HEIGHT, 2], &Device::Cpu);
+    let places = Tensor::new(&places, [WIDTH * HEIGHT, 2], &params[0].device());
     let confidence = inference(|| scores(params, &places).softmax(-1).select(1, 1)).to_vec();
     let shade = |p: &f32| [' ', '.', ':', '+', '#'][(p * 4.999) as usize];
     let rows = confidence.chunks(WIDTH).map(|row| row.iter().map(shade).collect::<String>());

@@ -6,9 +6,14 @@
 //! Read next: `05_transformer.rs`.
 //!
 //! ```text
-//! cargo run --release --example 04_modules
+//! cargo run --release --example 04_modules [-- --device gpu]
 //! ```
 
+#[path = "common/device.rs"]
+mod device;
+
+use clap::Parser;
+use device::OnDevice;
 use engrad::nn::{self, LayerNorm, Linear, Module, Walker};
 use engrad::optim::{AdamW, Schedule};
 use engrad::train::Trainer;
@@ -22,11 +27,11 @@ struct Residual {
 }
 
 impl Residual {
-    fn new(width: usize, rng: &mut Rng) -> Residual {
+    fn new(width: usize, rng: &mut Rng, device: &Device) -> Residual {
         Residual {
-            norm: LayerNorm::new(width, 1e-5, &Device::Cpu),
-            up: Linear::new(width, 2 * width, 0.2, rng, &Device::Cpu),
-            down: Linear::new(2 * width, width, 0.2, rng, &Device::Cpu),
+            norm: LayerNorm::new(width, 1e-5, device),
+            up: Linear::new(width, 2 * width, 0.2, rng, device),
+            down: Linear::new(2 * width, width, 0.2, rng, device),
         }
     }
 
@@ -52,12 +57,12 @@ struct Curve {
 }
 
 impl Curve {
-    fn new(width: usize, seed: u64) -> Curve {
+    fn new(width: usize, seed: u64, device: &Device) -> Curve {
         let rng = &mut Rng::seeded(seed);
         Curve {
-            enter: Linear::new(1, width, 1.0, rng, &Device::Cpu),
-            blocks: (0..2).map(|_| Residual::new(width, rng)).collect(),
-            leave: Linear::new(width, 1, 0.2, rng, &Device::Cpu),
+            enter: Linear::new(1, width, 1.0, rng, device),
+            blocks: (0..2).map(|_| Residual::new(width, rng, device)).collect(),
+            leave: Linear::new(width, 1, 0.2, rng, device),
         }
     }
 
@@ -77,13 +82,14 @@ impl Module for Curve {
 }
 
 fn main() -> engrad::Result<()> {
+    let device = &OnDevice::parse().device;
     let rng = &mut Rng::seeded(0);
-    let x = Tensor::uniform(-2.0, 2.0, [256, 1], rng, &Device::Cpu);
+    let x = Tensor::uniform(-2.0, 2.0, [256, 1], rng, device);
     let truth = (&x * 3.0).sin() + &x * 0.5;
-    let samples = &truth + Tensor::normal(0.05, [256, 1], rng, &Device::Cpu);
+    let samples = &truth + Tensor::normal(0.05, [256, 1], rng, device);
     let distance = |curve: &Curve| inference(|| curve.forward(&x).mse_loss(&truth, Reduction::Mean)).item();
 
-    let curve = Curve::new(16, 1);
+    let curve = Curve::new(16, 1, device);
     println!("The parts of a model, as its walk names them\n{}\n", nn::summary(&curve));
 
     println!("Training the last layer only, then all of it");
@@ -107,13 +113,13 @@ fn main() -> engrad::Result<()> {
     let folder = tempfile::tempdir().expect("room for temporary files");
     let path = folder.path().join("curve.safetensors");
     nn::save(&path, &curve)?;
-    let copy = Curve::new(16, 2);
+    let copy = Curve::new(16, 2, device);
     println!("  before loading   {:.5}", distance(&copy));
     nn::load(&path, &copy)?;
     println!("  after loading    {:.5}", distance(&copy));
     assert_eq!(copy.forward(&x).to_vec(), curve.forward(&x).to_vec());
 
     println!("\nA model of another shape is told everything that does not fit, and stays as it was");
-    println!("{}", nn::load(&path, &Curve::new(8, 3)).unwrap_err());
+    println!("{}", nn::load(&path, &Curve::new(8, 3, device)).unwrap_err());
     Ok(())
 }

@@ -5,12 +5,16 @@
 //! Read next: `06_lora.rs`, which adapts a trained one.
 //!
 //! ```text
-//! cargo run --release --example 05_transformer
+//! cargo run --release --example 05_transformer [-- --device gpu]
 //! ```
 
+#[path = "common/device.rs"]
+mod device;
 #[path = "common/stars.rs"]
 mod stars;
 
+use clap::Parser;
+use device::OnDevice;
 use engrad::nn::{Classifier, freeze, named_params, summary};
 use engrad::optim::{AdamW, Schedule};
 use engrad::train::Trainer;
@@ -21,7 +25,8 @@ const AFTER: isize = 1;
 const STEPS: u64 = 600;
 
 fn main() -> engrad::Result<()> {
-    let model = stars::model(1)?;
+    let device = &OnDevice::parse().device;
+    let model = stars::model(1, device)?;
     let (rows, answers) = stars::rows(3, AFTER, &mut Rng::seeded(4));
     println!("Rows, and their answers (10 is the star, 11 begins a row)");
     for (row, answer) in rows.iter().zip(&answers) {
@@ -43,7 +48,7 @@ fn main() -> engrad::Result<()> {
     assert!(apart < 1e-4);
 
     println!("\nThe order of tokens is known from the position embeddings alone; a model without them");
-    let blind = stars::model(1)?;
+    let blind = stars::model(1, device)?;
     let table = "bert.embeddings.position_embeddings.weight";
     let params = named_params(&blind);
     let (_, positions) = params.iter().find(|(path, _)| path == table).expect("every BERT has positions");

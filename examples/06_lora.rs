@@ -6,17 +6,21 @@
 //! Read next: `finetune/main.rs`, the same on a language, or on a published model.
 //!
 //! ```text
-//! cargo run --release --example 06_lora
+//! cargo run --release --example 06_lora [-- --device gpu]
 //! ```
 
+#[path = "common/device.rs"]
+mod device;
 #[path = "common/stars.rs"]
 mod stars;
 
+use clap::Parser;
+use device::OnDevice;
 use engrad::adapters::{self, Lora};
 use engrad::nn::{self, Classifier};
 use engrad::optim::{AdamW, Schedule};
 use engrad::train::{Trainable, Trainer};
-use engrad::{Rng, Tensor, inference};
+use engrad::{Device, Rng, Tensor, inference};
 
 /// Where the answer stands, counted from the star.
 const AFTER: isize = 1;
@@ -25,23 +29,24 @@ const BEFORE: isize = -1;
 const TARGETS: &str = "*.attention.self.{query,value}";
 
 fn main() -> engrad::Result<()> {
+    let device = &OnDevice::parse().device;
     let folder = tempfile::tempdir().expect("room for temporary files");
     let base_file = folder.path().join("base.safetensors");
 
     println!("1. The first task: the digit after the star");
-    let model = stars::model(1)?;
+    let model = stars::model(1, device)?;
     train(&model, &model, AFTER, 500, 3e-3)?;
     nn::save(&base_file, &model)?;
     println!("   accuracy on the second task, the digit before it: {}", percent(&model, BEFORE)?);
 
     println!("2. The second task with the base frozen: a new head alone, then with LoRA");
-    let bare = base(&base_file)?;
+    let bare = base(&base_file, device)?;
     nn::freeze(&bare, "bert.encoder.*")?;
     nn::freeze(&bare, "bert.embeddings.*")?;
     train(&bare, &bare, BEFORE, 500, 5e-3)?;
     println!("   head alone, accuracy {}", percent(&bare, BEFORE)?);
 
-    let model = base(&base_file)?;
+    let model = base(&base_file, device)?;
     let rows = model.encoder.batch(&stars::rows(32, BEFORE, &mut Rng::seeded(9)).0, None)?;
     let scores = |model: &Classifier| inference(|| model.forward(&rows));
     let before = scores(&model);
@@ -72,20 +77,21 @@ fn main() -> engrad::Result<()> {
         );
     }
     println!("   {:>6} bytes  the base", std::fs::metadata(&base_file).map_or(0, |file| file.len()));
-    let copy = base(&base_file)?;
+    let copy = base(&base_file, device)?;
     let loaded = adapters::load(&copy, &adapter)?;
     assert_eq!(scores(&copy).to_vec(), apart.to_vec(), "loading restores every bit");
 
     println!("5. Without its adapters the encoder is what it was");
     loaded.detach();
-    let [original, copy] = [base(&base_file)?.encoder, copy.encoder].map(|encoder| encoder.forward(&rows));
+    let [original, copy] =
+        [base(&base_file, device)?.encoder, copy.encoder].map(|encoder| encoder.forward(&rows));
     assert_eq!(original.to_vec(), copy.to_vec());
     Ok(())
 }
 
 /// A copy of the model that knows the first task.
-fn base(file: &std::path::Path) -> engrad::Result<Classifier> {
-    let model = stars::model(0)?;
+fn base(file: &std::path::Path, device: &Device) -> engrad::Result<Classifier> {
+    let model = stars::model(0, device)?;
     nn::load(file, &model)?;
     Ok(model)
 }

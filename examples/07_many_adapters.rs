@@ -6,12 +6,16 @@
 //! Read next: `08_your_own_adapter.rs`.
 //!
 //! ```text
-//! cargo run --release --example 07_many_adapters
+//! cargo run --release --example 07_many_adapters [-- --device gpu]
 //! ```
 
+#[path = "common/device.rs"]
+mod device;
 #[path = "common/stars.rs"]
 mod stars;
 
+use clap::Parser;
+use device::OnDevice;
 use engrad::adapters::{self, Lora, Mtlora, Structure};
 use engrad::nn::Classifier;
 use engrad::optim::{AdamW, Schedule};
@@ -22,7 +26,7 @@ const TARGETS: &str = "*.attention.self.{query,value}";
 
 fn main() -> Result<()> {
     let folder = tempfile::tempdir().expect("room for temporary files");
-    let model = stars::model(1)?;
+    let model = stars::model(1, &OnDevice::parse().device)?;
     run(&model, &model, 1, 3e-3)?;
     let (rows, _) = stars::batch(&model, 32, 1, &mut Rng::seeded(9))?;
     let scores = || inference(|| model.forward(&rows)).to_vec();

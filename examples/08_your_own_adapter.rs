@@ -6,14 +6,18 @@
 //! CONTRIBUTING.md says what turns this file into a method of the library.
 //!
 //! ```text
-//! cargo run --release --example 08_your_own_adapter
+//! cargo run --release --example 08_your_own_adapter [-- --device gpu]
 //! ```
 
+#[path = "common/device.rs"]
+mod device;
 #[path = "common/stars.rs"]
 mod stars;
 
 use std::sync::Arc;
 
+use clap::Parser;
+use device::OnDevice;
 use engrad::adapters::{self, Method, Site};
 use engrad::nn::{Adapter, Module, Param, Walker, Weights};
 use engrad::optim::{AdamW, Schedule};
@@ -68,7 +72,7 @@ impl Adapter for Scales {
 
 fn main() -> Result<()> {
     println!("1. A model that knows which digit stands after the star");
-    let model = stars::model(1)?;
+    let model = stars::model(1, &OnDevice::parse().device)?;
     let mut trainer = Trainer::new(&model, AdamW::new(0.01), Schedule::linear(3e-3, 50, 500)).clipped(1.0);
     let rng = &mut Rng::seeded(2);
     for _ in 0..500 {

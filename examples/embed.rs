@@ -9,9 +9,13 @@
 //! cargo run --release --example embed -- --model DIR --file lines.txt "how do I cook rice?"
 //! ```
 
+#[path = "common/device.rs"]
+mod device;
+
 use std::path::PathBuf;
 
 use clap::Parser;
+use device::OnDevice;
 use engrad::nn::{Activation, Encoder, EncoderConfig};
 use engrad::{Device, Error, Result, Rng, inference};
 use tokenizers::Tokenizer;
@@ -30,6 +34,8 @@ struct Options {
     /// How many to show
     #[arg(long, default_value_t = 5)]
     top: usize,
+    #[command(flatten)]
+    on: OnDevice,
 }
 
 const LINES: &str = "The cat sleeps beside the warm stove.
@@ -45,6 +51,7 @@ const ROWS: usize = 32;
 
 fn main() -> Result<()> {
     let options = Options::parse();
+    let device = &options.on.device;
     let lines = match &options.file {
         Some(path) => {
             std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.clone(), source })?
@@ -54,9 +61,9 @@ fn main() -> Result<()> {
     let lines: Vec<&str> = lines.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let (encoder, words) = match &options.model {
         Some(directory) => {
-            (Encoder::from_directory(directory, &Device::Cpu)?, Words::Published(tokenizer(directory)?))
+            (Encoder::from_directory(directory, device)?, Words::Published(tokenizer(directory)?))
         }
-        None => (own()?, Words::Own),
+        None => (own(device)?, Words::Own),
     };
     let embed = |lines: &[&str]| -> Result<Vec<Vec<f32>>> {
         let mut ids = lines.iter().map(|line| words.ids(line)).collect::<Result<Vec<_>>>()?;
@@ -121,7 +128,7 @@ fn tokenizer(directory: &std::path::Path) -> Result<Box<Tokenizer>> {
 }
 
 /// An encoder with fresh weights: words that differ get vectors that have nothing in common.
-fn own() -> Result<Encoder> {
+fn own(device: &Device) -> Result<Encoder> {
     let config = EncoderConfig {
         vocab_size: VOCABULARY,
         hidden_size: 64,
@@ -137,7 +144,7 @@ fn own() -> Result<Encoder> {
         initializer_range: 0.02,
         pad_token_id: 0,
     };
-    let encoder = Encoder::new(&config, &mut Rng::seeded(1), &Device::Cpu)?;
+    let encoder = Encoder::new(&config, &mut Rng::seeded(1), device)?;
     // Positions and segments would outweigh what the words share.
     for (name, param) in engrad::nn::named_params(&encoder) {
         if name.contains("position_embeddings") || name.contains("token_type_embeddings") {

@@ -17,25 +17,22 @@ const IGNORED = 0xffffffffu;
 @group(0) @binding(4) var<storage, read_write> log_sums: array<f32>;
 
 @compute @workgroup_size(ROW_GROUP)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = flat_group(group, groups);
+fn main(group: Group, here: Place) {
+    let first = first_of(here);
+    let row = row_of(group, here);
     if (row >= params.rows) { return; }
     let source = params.offset + row * params.width;
     var largest = LOWEST;
-    for (var j = lane; j < params.width; j += ROW_GROUP) {
+    for (var j = first; j < params.width; j += ROW_STEP) {
         largest = max(largest, logits[source + j]);
     }
-    largest = row_max(largest, lane);
+    largest = row_max(largest, here);
     var sum = 0.0;
-    for (var j = lane; j < params.width; j += ROW_GROUP) {
+    for (var j = first; j < params.width; j += ROW_STEP) {
         sum += exp_of(logits[source + j] - largest);
     }
-    let log_sum = largest + ln(row_sum(sum, lane));
-    if (lane == 0u) {
+    let log_sum = largest + ln(row_sum(sum, here));
+    if (first == 0u) {
         let hit = targets[row];
         var loss = 0.0;
         if (hit != IGNORED) {

@@ -17,33 +17,30 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> rstds: array<f32>;
 
 @compute @workgroup_size(ROW_GROUP)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = flat_group(group, groups);
+fn main(group: Group, here: Place) {
+    let first = first_of(here);
+    let row = row_of(group, here);
     if (row >= params.rows) { return; }
     let source = params.offset + row * params.width;
     let place = row * params.width;
     let width = f32(params.width);
     var mean = 0.0;
     if (params.centred != 0u) {
-        for (var j = lane; j < params.width; j += ROW_GROUP) {
+        for (var j = first; j < params.width; j += ROW_STEP) {
             mean += x[source + j];
         }
-        mean = row_sum(mean, lane) / width;
+        mean = row_sum(mean, here) / width;
     }
     var square = 0.0;
-    for (var j = lane; j < params.width; j += ROW_GROUP) {
+    for (var j = first; j < params.width; j += ROW_STEP) {
         let distance = x[source + j] - mean;
         square += distance * distance;
     }
-    let rstd = 1.0 / sqrt(row_sum(square, lane) / width + params.eps);
-    for (var j = lane; j < params.width; j += ROW_GROUP) {
+    let rstd = 1.0 / sqrt(row_sum(square, here) / width + params.eps);
+    for (var j = first; j < params.width; j += ROW_STEP) {
         y[place + j] = (x[source + j] - mean) * rstd;
     }
-    if (lane == 0u) {
+    if (first == 0u) {
         rstds[row] = rstd;
     }
 }

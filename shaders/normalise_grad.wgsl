@@ -19,30 +19,27 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> x: array<f32>;
 
 @compute @workgroup_size(ROW_GROUP)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = flat_group(group, groups);
+fn main(group: Group, here: Place) {
+    let first = first_of(here);
+    let row = row_of(group, here);
     if (row >= params.rows) { return; }
     let start = row * params.width;
     let end = start + params.width;
     let width = f32(params.width);
     var mean_g = 0.0;
     if (params.centred != 0u) {
-        for (var j = start + lane; j < end; j += ROW_GROUP) {
+        for (var j = start + first; j < end; j += ROW_STEP) {
             mean_g += g[params.g_offset + j];
         }
-        mean_g = row_sum(mean_g, lane) / width;
+        mean_g = row_sum(mean_g, here) / width;
     }
     var mean_gy = 0.0;
-    for (var j = start + lane; j < end; j += ROW_GROUP) {
+    for (var j = start + first; j < end; j += ROW_STEP) {
         mean_gy += g[params.g_offset + j] * y[params.y_offset + j];
     }
-    mean_gy = row_sum(mean_gy, lane) / width;
+    mean_gy = row_sum(mean_gy, here) / width;
     let rstd = rstds[params.rstd_offset + row];
-    for (var j = start + lane; j < end; j += ROW_GROUP) {
+    for (var j = start + first; j < end; j += ROW_STEP) {
         x[j] = rstd * (g[params.g_offset + j] - mean_g - y[params.y_offset + j] * mean_gy);
     }
 }

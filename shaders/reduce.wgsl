@@ -57,21 +57,18 @@ fn by_invocation(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_work
 }
 
 @compute @workgroup_size(ROW_GROUP)
-fn by_workgroup(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let piece = flat_group(group, groups);
+fn by_workgroup(group: Group, here: Place) {
+    let first = first_of(here);
+    let piece = row_of(group, here);
     if (piece >= params.pieces) { return; }
-    let part = fold(piece, lane, ROW_GROUP);
+    let part = fold(piece, first, ROW_STEP);
     var total: f32;
     if (params.maximum != 0u) {
-        total = row_max(part, lane);
+        total = row_max(part, here);
     } else {
-        total = row_sum(part, lane);
+        total = row_sum(part, here);
     }
-    if (lane == 0u) {
+    if (first == 0u) {
         y[params.y_offset + piece] = total;
     }
 }

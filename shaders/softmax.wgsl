@@ -14,28 +14,25 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 
 @compute @workgroup_size(ROW_GROUP)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = flat_group(group, groups);
+fn main(group: Group, here: Place) {
+    let first = first_of(here);
+    let row = row_of(group, here);
     if (row >= params.rows) { return; }
     let source = params.offset + row * params.width;
     let place = row * params.width;
     var largest = LOWEST;
-    for (var j = lane; j < params.width; j += ROW_GROUP) {
+    for (var j = first; j < params.width; j += ROW_STEP) {
         largest = max(largest, x[source + j]);
     }
-    largest = row_max(largest, lane);
+    largest = row_max(largest, here);
     var sum = 0.0;
-    for (var j = lane; j < params.width; j += ROW_GROUP) {
+    for (var j = first; j < params.width; j += ROW_STEP) {
         let term = exp_of(x[source + j] - largest);
         y[place + j] = term;
         sum += term;
     }
-    sum = row_sum(sum, lane);
-    for (var j = lane; j < params.width; j += ROW_GROUP) {
+    sum = row_sum(sum, here);
+    for (var j = first; j < params.width; j += ROW_STEP) {
         y[place + j] = y[place + j] / sum;
     }
 }

@@ -15,20 +15,17 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> x: array<f32>;
 
 @compute @workgroup_size(ROW_GROUP)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = flat_group(group, groups);
+fn main(group: Group, here: Place) {
+    let first = first_of(here);
+    let row = row_of(group, here);
     if (row >= params.rows) { return; }
     let start = row * params.width;
     var dot = 0.0;
-    for (var j = start + lane; j < start + params.width; j += ROW_GROUP) {
+    for (var j = start + first; j < start + params.width; j += ROW_STEP) {
         dot += y[params.y_offset + j] * g[params.g_offset + j];
     }
-    dot = row_sum(dot, lane);
-    for (var j = start + lane; j < start + params.width; j += ROW_GROUP) {
+    dot = row_sum(dot, here);
+    for (var j = start + first; j < start + params.width; j += ROW_STEP) {
         x[j] = y[params.y_offset + j] * (g[params.g_offset + j] - dot);
     }
 }

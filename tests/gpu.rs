@@ -7,7 +7,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{compare, largest, random};
-use engrad::device::gpu::{Gpu, GpuOptions, Rung, adapters};
+use engrad::device::gpu::{Gpu, GpuOptions, Rung, Sharing, adapters};
 use engrad::nn::{Linear, Module, Param, Walker};
 use engrad::optim::{AdamW, Schedule};
 use engrad::train::Trainer;
@@ -216,6 +216,83 @@ fn what_cannot_be_cut_is_an_error_that_names_the_limit() {
     let error = (random(&[150, 150], 1, &device).t() + 1.0).read().unwrap_err().to_string();
     assert!(error.contains("65536"), "{error}");
     assert_eq!((Tensor::ones([3], &device) + 1.0).to_vec(), [2.0; 3], "the device goes on");
+}
+
+#[test]
+fn work_that_would_take_too_long_is_handed_over_in_pieces() {
+    let limited = GpuOptions { work_limit: Some(10_000), ..GpuOptions::default() };
+    let Some((device, gpu)) = own(&limited) else { return };
+    gpu.poison_new_buffers(true);
+    // 2·batch·m·n·k operations: 8,100,000 in at least 810 pieces; one piece; a batch.
+    for (batch, m, n, k, least) in [(1, 45, 90, 1000, 810), (1, 10, 10, 50, 1), (6, 40, 30, 20, 28)] {
+        let product = |device: &Device| {
+            let (a, b) = (random(&[batch, m, k], 1, device), random(&[batch, n, k], 2, device));
+            random(&[n], 3, device).add_matmul(&a, &b.transpose(1, 2), 0.5)
+        };
+        let before = gpu.dispatches();
+        agrees(&device, 1e-5, product);
+        let pieces = gpu.dispatches() - before;
+        assert!(
+            pieces >= least && (least > 1 || pieces < 10),
+            "{pieces} dispatches for {batch} x {m} x {n} x {k}"
+        );
+    }
+}
+
+#[test]
+fn a_large_vocabulary_is_looked_up_and_scored_through_small_bindings() {
+    // GPT-2's 50,257 words at width 64 are 12.9 MB; its own width 768 makes 154 MB of them, more than
+    // the 128 MiB that every adapter binds. A twelfth of both keeps the test short.
+    const WORDS: usize = 50_257;
+    let limited = GpuOptions { binding_limit: Some((128 << 20) / 12), ..GpuOptions::default() };
+    let Some((device, gpu)) = own(&limited) else { return };
+    let before = gpu.dispatches();
+    let tokens = Ids::new([0, 50_256, 31_337, 41_942, 41_943, Ids::IGNORED], [6], WORDS).unwrap();
+    let run = |device: &Device| {
+        let table = (random(&[WORDS, 64], 1, device) * 0.1).tracked();
+        let hidden = table.embedding(&tokens);
+        let loss = hidden.linear(&table, None).cross_entropy(&tokens);
+        let value = loss.detach().reshape([1]);
+        Tensor::concat(&[&value, &loss.backward().of(&table).unwrap().flatten(0, 1)], 0)
+    };
+    agrees(&device, 1e-5, run);
+    assert!(gpu.dispatches() - before > 15, "the table was cut");
+}
+
+#[test]
+fn rows_are_folded_alike_by_whoever_works_on_them() {
+    let Some((device, gpu)) = own(&GpuOptions::default()) else { return };
+    gpu.poison_new_buffers(true);
+    for sharing in Sharing::ALL {
+        if sharing == Sharing::Subgroups && !gpu.has_subgroups() {
+            println!("skipped: this adapter has no subgroup operations");
+            continue;
+        }
+        gpu.force_sharing(Some(sharing));
+        for width in [1, 7, 33, 64, 65, 300] {
+            let x = |device: &Device| random(&[9, width], 1, device);
+            agrees(&device, 1e-6, |device| x(device).softmax(-1));
+            agrees(&device, 1e-5, |device| x(device).layer_norm(None, None, 1e-3));
+            agrees(&device, 1e-5, |device| x(device).rms_norm(None, 1e-3));
+            agrees(&device, 1e-6, |device| x(device).sum(-1));
+            agrees(&device, 0.0, |device| x(device).max(-1));
+            agrees(&device, 1e-5, |device| {
+                let x = x(device).tracked();
+                let loss = (x.softmax(-1) * x.layer_norm(None, None, 1e-3)).square().sum(..);
+                loss.backward().of(&x).unwrap().clone()
+            });
+            let targets = common::table::ids(&[9], width);
+            agrees(&device, 1e-5, |device| x(device).cross_entropy_rows(&targets));
+            let mut values = vec![-3.0f32; 2 * width];
+            values[width - 1] = f32::NAN;
+            values[width..].fill(f32::NEG_INFINITY);
+            let largest = Tensor::new(&values, [2, width], &device).max(-1).to_vec();
+            assert!(largest[0].is_nan() && largest[1] == f32::NEG_INFINITY, "{largest:?}");
+        }
+        gpu.force_rung(Some(Rung::Vector));
+        agrees(&device, 1e-5, |device| random(&[5, 300], 1, device).matmul(&random(&[300, 4], 2, device)));
+        gpu.force_rung(None);
+    }
 }
 
 #[test]
@@ -428,6 +505,8 @@ fn a_lost_device_is_an_error_where_the_host_waits_and_a_new_one_goes_on() {
     lost(before.read().map(drop));
     lost(after.read().map(drop));
     lost(after.sum(..).read_item().map(drop));
+    lost(after.read_argmax(0).map(drop));
+    lost(after.read_argsort(0, true).map(drop));
     lost(device.synchronise());
     lost(trainer.step(|| network.loss(1)).map(drop));
     let folder = tempfile::tempdir().unwrap();

@@ -49,7 +49,7 @@ on_every_device! {
             for number in 1..=2 {
                 let before = output(&model);
                 let old: Vec<(String, u64, Vec<f64>)> = tuned.trainable().iter().map(|(path, param)| (path.clone(), param.id(), param.value().to_f64())).collect();
-                tuned.after_update(&adapters::Update::new(number, &nothing.0, &nothing.1));
+                tuned.after_update(&adapters::Update::new(number, &nothing.0, &nothing.1)).unwrap();
                 assert_eq!(tuned.ranks(), [1 + 3 * number as usize; 4]);
                 assert_eq!(output(&model), before, "{variant:?}");
                 let now = tuned.trainable();
@@ -85,7 +85,7 @@ fn right_after_growing_a_matrix_is_the_least_important() {
     scatter(&tuned, 9);
     let nothing = (engrad::Gradients::default(), std::collections::HashMap::new());
     for number in 1..=2 {
-        tuned.after_update(&adapters::Update::new(number, &nothing.0, &nothing.1));
+        tuned.after_update(&adapters::Update::new(number, &nothing.0, &nothing.1)).unwrap();
     }
     let [first, second] = tuned.checks() else { panic!("two checks") };
     for (site, score) in second.scores.iter().enumerate() {

@@ -134,6 +134,8 @@ const MISTAKES: &[Mistake] = &[
     ("argmin", &["axis 2"], || drop(x([2, 3]).argmin(2))),
     ("argsort", &["axis 2"], || drop(x([2, 3]).argsort(2, false))),
     ("sort", &["axis 2"], || drop(x([2, 3]).sort(2, false))),
+    ("argmax", &["[2, 16777217]", "16777216"], || drop(x([2, (1 << 24) + 1]).argmax(-1))),
+    ("argsort", &["[16777217, 2]", "axis 0"], || drop(x([(1 << 24) + 1, 2]).argsort(0, true))),
     ("topk", &["4", "[2, 3]"], || drop(x([2, 3]).topk(4, 1, true))),
     ("max_at", &["axis 2"], || drop(x([2, 3]).max_at(2))),
     // Losses and attention.

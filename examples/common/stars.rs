@@ -24,7 +24,7 @@ pub fn rows(count: usize, beside: isize, rng: &mut Rng) -> (Vec<Vec<u32>>, Vec<u
 }
 
 /// A small encoder with a head for ten digits.
-pub fn model(seed: u64) -> Result<Classifier> {
+pub fn model(seed: u64, device: &Device) -> Result<Classifier> {
     let config = EncoderConfig {
         vocab_size: 13,
         hidden_size: 48,
@@ -41,7 +41,7 @@ pub fn model(seed: u64) -> Result<Classifier> {
         pad_token_id: PADDING,
     };
     let rng = &mut Rng::seeded(seed);
-    Ok(Classifier::new(Encoder::new(&config, rng, &Device::Cpu)?, 10, rng))
+    Ok(Classifier::new(Encoder::new(&config, rng, device)?, 10, rng))
 }
 
 /// Fresh rows as the model wants them: padded tokens, and the answers `[count]`.

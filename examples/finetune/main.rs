@@ -1,7 +1,7 @@
 //! The main job: fine-tune an encoder with LoRA and see what it is worth.
 //!
 //! ```text
-//! cargo run --release --example finetune
+//! cargo run --release --example finetune [-- --device gpu]
 //! cargo run --release --example finetune -- --model DIR --task sst2 --data DIR
 //! ```
 //!
@@ -13,6 +13,8 @@
 
 #[path = "../common/curves.rs"]
 mod curves;
+#[path = "../common/device.rs"]
+mod device;
 mod language;
 mod options;
 mod pretraining;
@@ -106,6 +108,11 @@ fn run(mut options: Options, stop: &AtomicBool) -> std::result::Result<Vec<Recor
     let picture = stages.path("loss.svg");
     report::draw(&picture, pretraining.as_ref(), &records)?;
     println!("\n{}\n", report::table(&records, task.guessing()));
+    if let Some(folder) = &options.against {
+        for record in &records {
+            println!("{}", report::apart(record, &stage::recorded(folder, &record.name)?));
+        }
+    }
     if options.methods().contains(&Method::Lora) {
         println!(
             "adapter     {} (PEFT layout; engrad::adapters::load puts it on the base)",
@@ -128,7 +135,7 @@ fn pretrain(stages: &Stages, options: &Options) -> std::result::Result<(Language
     if let Some(record) = stages.finished(PRETRAINING)? {
         return Ok((language, base, record));
     }
-    let guesser = Guesser::new(&pretraining::config(&language), rng, &options.device()?)?;
+    let guesser = Guesser::new(&pretraining::config(&language), rng, &options.on.device)?;
     // Guessing words goes past the pooler; what no gradient reaches must be frozen.
     nn::freeze(&guesser, "bert.pooler.*")?;
     let steps = u64::from(options.pretraining_steps);

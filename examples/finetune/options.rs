@@ -8,8 +8,9 @@ use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
-use engrad::{Device, Error, Result};
 use serde::{Deserialize, Serialize};
+
+use super::device::OnDevice;
 
 /// Fine-tunes a small encoder with LoRA, and compares that with training everything or only the head.
 ///
@@ -37,9 +38,9 @@ pub struct Options {
     /// Where the adapter, the loss curve and checkpoints go
     #[arg(long, value_name = "DIR", default_value = "runs/finetune")]
     pub out: PathBuf,
-    /// cpu, or reference: every kernel in f64 and plain loops, exact and slow
-    #[arg(long, default_value = "cpu", value_parser = device_name)]
-    pub device: String,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub on: OnDevice,
     /// Threads [default: one per core]; the results do not depend on it
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -55,6 +56,9 @@ pub struct Options {
     /// Times that the training rows are gone through [default: 4; with --model: 1]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub epochs: Option<u32>,
+    /// Training steps of each method, in place of --epochs
+    #[arg(long, conflicts_with = "epochs", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub steps: Option<u64>,
     /// Rows of a training step
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub batch: u32,
@@ -67,6 +71,10 @@ pub struct Options {
     /// Steps of pretraining on the program's own language
     #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub pretraining_steps: u32,
+    /// Says how far each loss is from that of another run, whose --out this was
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip)]
+    pub against: Option<PathBuf>,
     /// Stops like Ctrl-C does, after so many steps: to try out --resume
     #[arg(long, value_name = "STEPS")]
     #[serde(skip)]
@@ -107,11 +115,6 @@ impl fmt::Display for Method {
 }
 
 impl Options {
-    /// The device that was asked for.
-    pub fn device(&self) -> Result<Device> {
-        self.device.parse()
-    }
-
     /// Is there a published encoder, or does the program make its own?
     fn published(&self) -> bool {
         self.model.is_some()
@@ -157,9 +160,4 @@ fn positive(text: &str) -> std::result::Result<f64, String> {
         Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
         _ => Err("expected a number above 0".into()),
     }
-}
-
-fn device_name(name: &str) -> std::result::Result<String, String> {
-    let device: Result<Device> = name.parse();
-    device.map(|device| device.to_string()).map_err(|error: Error| error.to_string())
 }

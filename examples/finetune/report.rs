@@ -21,7 +21,7 @@ pub fn table(records: &[Record], guessing: f64) -> String {
             100.0 * record.accuracy,
             grouped(record.trained),
             1e3 * record.step_seconds(),
-            if record.peak == 0 { "not counted".into() } else { megabytes(record.peak) },
+            record.peak.map_or("not counted".into(), megabytes),
         );
     }
     text += &format!("{:<10} {:>7.2} %\n", "guessing", 100.0 * guessing);
@@ -33,7 +33,18 @@ pub fn table(records: &[Record], guessing: f64) -> String {
     text
 }
 
-fn megabytes(bytes: usize) -> String {
+/// How far the losses of two runs are from one another, step by step.
+pub fn apart(record: &Record, other: &Record) -> String {
+    let each = record.losses.iter().zip(&other.losses).map(|(a, b)| (a - b).abs());
+    let steps = record.losses.len().min(other.losses.len());
+    let largest = each.fold(0.0, f64::max);
+    format!(
+        "{:<10} losses of {steps} steps are at most {largest:.1e} from those of the other run",
+        record.name
+    )
+}
+
+fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
@@ -46,10 +57,10 @@ fn grouped(number: usize) -> String {
 }
 
 /// The most main memory that this process ever held, in bytes, where the system tells (Linux).
-fn process_peak() -> Option<usize> {
+fn process_peak() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.split_whitespace().next()?.parse::<usize>().ok()? * 1024)
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
 /// Draws the loss of pretraining, if there was any, and of each method below it.

@@ -9,11 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use engrad::device::cpu::{forget_peak, pool_statistics};
 use engrad::nn::files::write_whole;
 use engrad::optim::AdamW;
 use engrad::train::{Trainable, Trainer};
-use engrad::{Error, Result, Tensor};
+use engrad::{Device, Error, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::options::Options;
@@ -45,7 +44,7 @@ pub struct Record {
     /// The time of each step: forward, backward and update.
     pub seconds: Vec<f64>,
     /// Bytes that tensors held at most at once, where the device counts them.
-    pub peak: usize,
+    pub peak: Option<u64>,
     /// How many numbers were trained.
     pub trained: usize,
     /// The share of right answers in the end.
@@ -69,6 +68,7 @@ pub struct Stages<'a> {
     stop: &'a AtomicBool,
     /// Steps until the job stops by itself.
     stop_after: Option<u64>,
+    device: Device,
 }
 
 /// Every stage that a job may have.
@@ -94,7 +94,8 @@ impl<'a> Stages<'a> {
                 remove(&folder.join(format!("{name}{CHECKPOINT}")))?;
             }
             write_json(&folder.join(SETTINGS), &options)?;
-            return Ok((Stages { folder, resumed: None, stop, stop_after }, options));
+            let device = options.on.device.clone();
+            return Ok((Stages { folder, resumed: None, stop, stop_after, device }, options));
         };
         std::fs::metadata(checkpoint).map_err(|source| Error::Io { path: checkpoint.clone(), source })?;
         let name = checkpoint
@@ -107,7 +108,8 @@ impl<'a> Stages<'a> {
         })?;
         let folder = checkpoint.parent().unwrap_or(Path::new("")).to_path_buf();
         let settings = Options { out: folder.clone(), ..read_json(&folder.join(SETTINGS))? };
-        Ok((Stages { folder, resumed: Some(resumed), stop, stop_after }, settings))
+        let device = settings.on.device.clone();
+        Ok((Stages { folder, resumed: Some(resumed), stop, stop_after, device }, settings))
     }
 
     /// A file of this job.
@@ -152,7 +154,7 @@ impl<'a> Stages<'a> {
         let groups = trainer.subject.groups();
         record.trained = groups.iter().flat_map(|group| &group.params).map(|(_, param)| param.count()).sum();
         let progress = Progress::new(name, trainer.steps(), steps);
-        forget_peak();
+        self.device.forget_peak();
         let first = trainer.steps();
         while trainer.steps() < steps {
             let input = batch(trainer.steps())?;
@@ -160,7 +162,7 @@ impl<'a> Stages<'a> {
             let done = trainer.step(|| loss(&input))?;
             record.seconds.push(started.elapsed().as_secs_f64());
             record.losses.push(done.loss);
-            record.peak = record.peak.max(pool_statistics().peak * size_of::<f32>());
+            record.peak = record.peak.max(self.device.peak_bytes());
             let recent = &record.losses[record.losses.len().saturating_sub(20)..];
             let loss = recent.iter().sum::<f64>() / recent.len() as f64;
             progress.show(trainer.steps(), format!("loss {loss:.4}  rate {:.1e}", done.rate));
@@ -173,6 +175,13 @@ impl<'a> Stages<'a> {
         }
         Ok(record)
     }
+}
+
+/// The record that a job left in its folder.
+///
+/// **Errors** when there is none, or when it cannot be read.
+pub fn recorded(folder: &Path, name: &str) -> Result<Record> {
+    read_json(&folder.join(format!("{name}.json")))
 }
 
 /// Removes a file that need not be there.

@@ -68,7 +68,7 @@ impl Tuning<'_> {
             attention_probs_dropout_prob: dropout,
             ..EncoderConfig::read(self.base)?
         };
-        let encoder = Encoder::new(&config, rng, &self.options.device()?)?;
+        let encoder = Encoder::new(&config, rng, &self.options.on.device)?;
         nn::load(self.base.join("model.safetensors"), &encoder)?;
         Ok(Classifier::new(encoder, self.task.labels.len(), rng))
     }
@@ -82,7 +82,8 @@ impl Tuning<'_> {
     ) -> std::result::Result<(T, Record), Ended> {
         let seed = self.options.seed;
         let loader = Loader::new(self.task.train.len(), self.options.batch as usize, seed)?;
-        let steps = loader.batches_per_epoch() as u64 * self.options.epochs();
+        let in_epochs = loader.batches_per_epoch() as u64 * self.options.epochs();
+        let steps = self.options.steps.unwrap_or(in_epochs);
         let warm_up = (0.06 * steps as f64) as u64;
         let schedule = Schedule::linear(self.options.rate(method), warm_up, steps);
         let mut trainer = Trainer::new(subject, AdamW::new(0.01), schedule).clipped(1.0).seeded(seed);

@@ -11,6 +11,8 @@
 //! ```
 //! Read next: `words.rs`, where text becomes ids and ids become text.
 
+#[path = "../common/device.rs"]
+mod device;
 mod own;
 #[path = "../common/tokens.rs"]
 mod tokens;
@@ -20,8 +22,9 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Parser;
+use device::OnDevice;
 use engrad::nn::{Choose, Generation, LanguageModel, Model, Pretrained, Side, generate};
-use engrad::{Device, Error, Result};
+use engrad::{Error, Result};
 use words::Words;
 
 /// Lets a decoder go on with a text.
@@ -60,17 +63,19 @@ struct Options {
     /// Go on past the end token
     #[arg(long)]
     endless: bool,
+    #[command(flatten)]
+    on: OnDevice,
 }
 
 fn main() -> Result<()> {
     let options = Options::parse();
     let (loaded, words) = match &options.model {
         Some(directory) => {
-            let loaded = Pretrained::from_directory(directory, &Device::Cpu)?;
+            let loaded = Pretrained::from_directory(directory, &options.on.device)?;
             let words = Words::open(directory, &loaded.config)?;
             (loaded, words)
         }
-        None => own::trained()?,
+        None => own::trained(&options.on.device)?,
     };
     let Model::CausalLm(model) = &loaded.model else {
         return Err(Error::Config("this model does not go on with texts".into()));

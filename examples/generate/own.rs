@@ -15,13 +15,13 @@ const WORDS: [&str; 22] = [
 const STEPS: usize = 200;
 
 /// The trained model, and its words.
-pub fn trained() -> Result<(Pretrained, Words)> {
+pub fn trained(device: &Device) -> Result<(Pretrained, Words)> {
     let config = json!({
         "model_type": "llama", "vocab_size": WORDS.len(), "hidden_size": 48, "intermediate_size": 96,
         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
         "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
     });
-    let loaded = Pretrained::from_config(config, &mut Rng::seeded(1), &Device::Cpu)?;
+    let loaded = Pretrained::from_config(config, &mut Rng::seeded(1), device)?;
     let Model::CausalLm(model) = &loaded.model else { unreachable!("a Llama goes on with texts") };
     let mut rng = Rng::seeded(2);
     let mut trainer = Trainer::new(model, AdamW::new(0.01), Schedule::constant(3e-3));

@@ -192,9 +192,10 @@ impl Trainable for Subject<'_> {
         }
     }
 
-    fn after_update(&mut self, update: &Update) {
-        if let Subject::Adapted(adapted) = self {
-            adapted.after_update(update);
+    fn after_update(&mut self, update: &Update) -> Result<()> {
+        match self {
+            Subject::Adapted(adapted) => adapted.after_update(update),
+            Subject::Whole(_) => Ok(()),
         }
     }
 

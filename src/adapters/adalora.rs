@@ -150,8 +150,9 @@ impl AdaLora {
     }
 
     /// Scores every triplet and switches off those beyond the budget.
-    fn allocate(&mut self, step: u64) {
-        let scores: Vec<Vec<f64>> = self.allocated.sites.iter().map(Allocated::scores).collect();
+    fn allocate(&mut self, step: u64) -> Result<()> {
+        let scores: Vec<Vec<f64>> =
+            self.allocated.sites.iter().map(Allocated::scores).collect::<Result<_>>()?;
         let mut all: Vec<f64> = scores.concat();
         let budget = self.budget(step, self.allocated.sites.len());
         let off = all.len().saturating_sub(budget);
@@ -169,6 +170,7 @@ impl AdaLora {
         let check =
             Check { step, values: Vec::new(), scores, count: budget, threshold, chosen: Vec::new(), ranks };
         self.allocated.checks.push(check);
+        Ok(())
     }
 }
 
@@ -185,10 +187,10 @@ impl Allocated {
     }
 
     /// The score of each triplet.
-    fn scores(&self) -> Vec<f64> {
+    fn scores(&self) -> Result<Vec<f64>> {
         let [down, up, values] = [0, 1, 2].map(|part| &self.running[part][0] * &self.running[part][1]);
         let total = values.reshape([self.mask.len()]) + down.mean(1) + up.mean(0);
-        total.to_f64()
+        total.read_f64()
     }
 
     fn apply_mask(&self) {
@@ -282,7 +284,7 @@ impl Method for AdaLora {
         Some(orthogonality(&factors)? * self.orthogonality)
     }
 
-    fn after_update(&mut self, update: &Update) {
+    fn after_update(&mut self, update: &Update) -> Result<()> {
         let (step, end) = (update.number, self.total_steps.saturating_sub(self.final_steps));
         if step < end {
             let (beta1, beta2) = (self.beta1, self.beta2);
@@ -291,8 +293,9 @@ impl Method for AdaLora {
         if step > end && end > 0 {
             self.allocated.sites.iter().for_each(Allocated::apply_mask);
         } else if step == end || (step > self.warm_up && step < end && step.is_multiple_of(self.interval)) {
-            self.allocate(step);
+            self.allocate(step)?;
         }
+        Ok(())
     }
 
     fn ranks(&self) -> Vec<usize> {
@@ -327,7 +330,7 @@ impl Method for AdaLora {
                 let found = state.get(&name).filter(|tensor| tensor.sizes() == sizes);
                 found.ok_or_else(|| Error::Names(format!("{name} {sizes:?} is missing")))
             };
-            let mask = entry("mask".into(), &[site.mask.len()])?.to_f64();
+            let mask = entry("mask".into(), &[site.mask.len()])?.read_f64()?;
             let mut running = Vec::new();
             for (part, param) in ["Q", "P", "E"].iter().zip(site.adapter.params()) {
                 let mean = entry(format!("mean_{part}"), param.sizes())?.to(&param.device());

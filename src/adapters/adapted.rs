@@ -292,8 +292,10 @@ impl Adapted {
     }
 
     /// Lets the method act after an update.
-    pub fn after_update(&mut self, update: &Update) {
-        self.current_mut().method.after_update(update);
+    ///
+    /// **Errors** when the device has failed.
+    pub fn after_update(&mut self, update: &Update) -> Result<()> {
+        self.current_mut().method.after_update(update)
     }
 
     /// What the next update depends on beside parameters.

@@ -98,7 +98,7 @@ fn factors(site: &Updates, rank: usize) -> Result<([Tensor; 2], f64)> {
         let [up, down] = [side(0, 1), side(1, 0)];
         // More factors than LoRA has room for: as many as the matrix has dimensions say the same.
         return match down.sizes()[0] > larger {
-            true => Ok((cut(&up.matmul(&down), smaller).0, 0.0)),
+            true => Ok((cut(&up.matmul(&down), smaller)?.0, 0.0)),
             false => Ok(([up, down], 0.0)),
         };
     }
@@ -106,8 +106,8 @@ fn factors(site: &Updates, rank: usize) -> Result<([Tensor; 2], f64)> {
     let mut total: Option<Tensor> = None;
     for (place, weight) in site {
         let adapted = crate::inference(|| place.adapter.adapt(&base));
-        let bits = |bias: &Option<Tensor>| bias.as_ref().map(Tensor::to_f64);
-        if socket.is_embedding() || !place.adapter.merges() || bits(&adapted.bias) != bits(&base.bias) {
+        let bits = |bias: &Option<Tensor>| bias.as_ref().map(Tensor::read_f64).transpose();
+        if socket.is_embedding() || !place.adapter.merges() || bits(&adapted.bias)? != bits(&base.bias)? {
             return Err(refused(&place.path));
         }
         let update = (adapted.weight - &base.weight).detach() * *weight;
@@ -116,7 +116,7 @@ fn factors(site: &Updates, rank: usize) -> Result<([Tensor; 2], f64)> {
             None => update,
         });
     }
-    total.map(|update| cut(&update, rank)).ok_or_else(|| Error::Adapter("a sum of no adapters".into()))
+    cut(&total.ok_or_else(|| Error::Adapter("a sum of no adapters".into()))?, rank)
 }
 
 /// Heads and norms that the parts trained: the model's own, and the weighted sum of what was learned.
@@ -141,9 +141,9 @@ fn refused(path: &str) -> Error {
 }
 
 /// The best factors of at most `rank`, and the relative error.
-fn cut(update: &Tensor, rank: usize) -> ([Tensor; 2], f64) {
+fn cut(update: &Tensor, rank: usize) -> Result<([Tensor; 2], f64)> {
     let [rows, columns] = [update.sizes()[0], update.sizes()[1]];
-    let (left, values, right) = svd(&update.to_f64(), rows, columns);
+    let (left, values, right) = svd(&update.read_f64()?, rows, columns);
     let many = values.len();
     let kept = rank.clamp(1, many);
     let square = |values: &[f64]| values.iter().map(|x| x * x).sum::<f64>();
@@ -155,5 +155,5 @@ fn cut(update: &Tensor, rank: usize) -> ([Tensor; 2], f64) {
     let device = update.device();
     let factors =
         [Tensor::from_f64(&up, [rows, kept], &device), Tensor::from_f64(&down, [kept, columns], &device)];
-    (factors, error)
+    Ok((factors, error))
 }

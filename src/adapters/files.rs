@@ -153,7 +153,7 @@ impl Entry {
         for (param, [row, column]) in &stored.parts {
             param.set(&value.narrow(0, *row, param.sizes()[0]).narrow(1, *column, param.sizes()[1]));
         }
-        let same = value.to_f64() == self.gather(&Param::value).to_f64();
+        let same = value.read_f64()? == self.gather(&Param::value).read_f64()?;
         if same {
             Ok(())
         } else {
@@ -228,7 +228,7 @@ pub(super) fn load_onto(host: &Host, directory: &Path) -> Result<Attached> {
     attached.train_beside(host, |path| within(path, &saved), false);
     match fill(host, &attached, &directory.join("adapter_model.safetensors")) {
         Ok(()) => {
-            attached.method.loaded();
+            attached.method.loaded()?;
             Ok(attached)
         }
         Err(error) => {

@@ -171,7 +171,7 @@ impl LowRank {
         let (rank, scale) = settings.at(site)?;
         let (down, up, start) = match settings.start {
             Start::Pissa => {
-                let [up, down] = principal(&site.base.weight, rank, scale);
+                let [up, down] = principal(&site.base.weight, rank, scale)?;
                 let start = [Param::new(&-&down), Param::new(&up)];
                 start.iter().for_each(Param::freeze);
                 (down, up, Some(start))
@@ -201,9 +201,9 @@ impl LowRank {
 }
 
 /// `[out, rank]` and `[rank, in]` whose product times `scale` is the best approximation of `weight`.
-fn principal(weight: &Tensor, rank: usize, scale: f64) -> [Tensor; 2] {
+fn principal(weight: &Tensor, rank: usize, scale: f64) -> Result<[Tensor; 2]> {
     let [rows, columns] = [weight.sizes()[0], weight.sizes()[1]];
-    let (left, values, right) = svd(&weight.to_f64(), rows, columns);
+    let (left, values, right) = svd(&weight.read_f64()?, rows, columns);
     let size = |k: usize| values.get(k).map_or(0.0, |value| (value / scale).sqrt());
     let many = values.len();
     let pick = |vectors: &[f64], row: usize, k: usize| if k < many { vectors[row * many + k] } else { 0.0 };
@@ -216,7 +216,7 @@ fn principal(weight: &Tensor, rank: usize, scale: f64) -> [Tensor; 2] {
         .map(|(k, column)| size(k) * pick(&right, column, k))
         .collect();
     let device = weight.device();
-    [Tensor::from_f64(&up, [rows, rank], &device), Tensor::from_f64(&down, [rank, columns], &device)]
+    Ok([Tensor::from_f64(&up, [rows, rank], &device), Tensor::from_f64(&down, [rank, columns], &device)])
 }
 
 impl Module for LowRank {

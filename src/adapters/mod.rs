@@ -195,7 +195,11 @@ pub trait Method: Send {
     }
 
     /// Called when parameters have received their values from a file.
-    fn loaded(&mut self) {}
+    ///
+    /// **Errors** when the device has failed.
+    fn loaded(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// Added to the loss of every step.
     fn penalty(&self) -> Option<Tensor> {
@@ -203,7 +207,11 @@ pub trait Method: Send {
     }
 
     /// Called once per step, after the update that it describes.
-    fn after_update(&mut self, _update: &Update) {}
+    ///
+    /// **Errors** when the device has failed.
+    fn after_update(&mut self, _update: &Update) -> Result<()> {
+        Ok(())
+    }
 
     /// The present rank of each site in forward order; empty where ranks never change.
     fn ranks(&self) -> Vec<usize> {

@@ -89,6 +89,35 @@ impl Device {
         }
     }
 
+    /// Every whole number up to this is one of the device's numbers.
+    pub(crate) fn counts_to(&self) -> usize {
+        match self {
+            Device::Reference => 1 << f64::MANTISSA_DIGITS,
+            _ => 1 << f32::MANTISSA_DIGITS,
+        }
+    }
+
+    /// Bytes that the tensors on it held at most at once since [`Device::forget_peak`]; `None` where
+    /// nobody counts.
+    pub fn peak_bytes(&self) -> Option<u64> {
+        match self {
+            Device::Reference => None,
+            Device::Cpu => Some((cpu::pool_statistics().peak * size_of::<f32>()) as u64),
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => Some(gpu.pool_statistics().peak),
+        }
+    }
+
+    /// Measures [`Device::peak_bytes`] anew from what is held now.
+    pub fn forget_peak(&self) {
+        match self {
+            Device::Reference => {}
+            Device::Cpu => cpu::forget_peak(),
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => gpu.forget_peak(),
+        }
+    }
+
     /// Copies values to the device, dense in row-major order.
     pub(crate) fn upload(&self, values: &[f32], sizes: &[usize]) -> Array {
         let buffer = match self {
@@ -128,6 +157,8 @@ impl Device {
             Device::Gpu(gpu) => gpu::run(gpu, &kernel),
         };
         if let Some(watched) = watched {
+            // So that each kernel has its own time; a failure shows when somebody reads.
+            let _ = self.synchronise();
             watched.end();
         }
         outputs
@@ -165,7 +196,7 @@ pub struct Count {
     pub flops: u64,
     /// Bytes read and written, at four per element.
     pub bytes: u64,
-    /// Time until the device returned.
+    /// Time until the device was done with it.
     pub time: Duration,
 }
 
@@ -223,7 +254,7 @@ impl Watched {
     }
 }
 
-/// Runs `body` and counts the kernels this thread gives to devices meanwhile.
+/// Runs `body` and counts the kernels this thread gives to devices meanwhile, waiting for each.
 pub fn counted<R>(body: impl FnOnce() -> R) -> (R, Counts) {
     let outer = COUNTS.replace(Some(Counts::new()));
     let result = body();

@@ -52,7 +52,11 @@ pub trait Trainable {
     }
 
     /// Called after each update.
-    fn after_update(&mut self, _update: &Update) {}
+    ///
+    /// **Errors** when the device has failed.
+    fn after_update(&mut self, _update: &Update) -> Result<()> {
+        Ok(())
+    }
 
     /// What the next step depends on beside parameters.
     fn state(&self) -> BTreeMap<String, Tensor> {
@@ -105,8 +109,8 @@ impl Trainable for Adapted {
         self.trainable().iter().map(|(_, param)| (param.id(), param.value())).collect()
     }
 
-    fn after_update(&mut self, update: &Update) {
-        Adapted::after_update(self, update);
+    fn after_update(&mut self, update: &Update) -> Result<()> {
+        Adapted::after_update(self, update)
     }
 
     fn state(&self) -> BTreeMap<String, Tensor> {
@@ -218,7 +222,7 @@ impl<T: Trainable, O: Optimizer> Trainer<T, O> {
         }
         let rate = self.schedule.rate(self.step);
         self.step += 1;
-        self.subject.after_update(&Update::new(self.step, &gradients, &before));
+        self.subject.after_update(&Update::new(self.step, &gradients, &before))?;
         Ok(Step { loss: total, rate, norm })
     }
 

@@ -60,7 +60,7 @@ pub fn check(root: &Path, folder: &Path, device: &Device, checks: &mut Checks) {
     }
 
     // Last, because the adapter may grow from it.
-    tuned.after_update(&Update::new(1, &gradients, &HashMap::new()));
+    tuned.after_update(&Update::new(1, &gradients, &HashMap::new())).unwrap();
     if stored.has("importance") {
         // After one update the running mean is the share of β₁ that is new.
         let share = 1.0 - config["beta1"].as_f64().expect("a number");

@@ -646,6 +646,12 @@ pub fn table() -> Vec<Row> {
         row("argsort descending", ROWS, |x| positions(&x[0].argsort(-1, true), &x[0].device()))
             .values([Whole(9.0)])
             .steps(),
+        row("read_argmax", FILLED_ROWS, |x| positions(&x[0].read_argmax(-1).unwrap(), &x[0].device()))
+            .values([Whole(9.0)])
+            .steps(),
+        row("read_argsort", ROWS, |x| positions(&x[0].read_argsort(0, true).unwrap(), &x[0].device()))
+            .values([Whole(9.0)])
+            .steps(),
         row("sort", ROWS, |x| x[0].sort(-1, false).0),
         row("sort descending", ROWS, |x| x[0].sort(0, true).0),
         row("topk", FILLED_ROWS, |x| x[0].topk(x[0].size(-1).min(2), -1, true).0),

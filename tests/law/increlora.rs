@@ -67,7 +67,7 @@ fn importance_is_of_the_product(device: &Device) -> f64 {
     let (x, g) = (random(&[7, INPUTS], 31, device), random(&[7, OUTPUTS], 32, device));
     let change = update(&model);
     let gradients = (model.forward(&x) * &g).sum(..).backward();
-    tuned.after_update(&Update::new(1, &gradients, &HashMap::new()));
+    tuned.after_update(&Update::new(1, &gradients, &HashMap::new())).unwrap();
     let found = tuned.state()["only/running"].to_f64()[0] / (1.0 - 0.85);
     let of_change = g.t().matmul(&x);
     let scale = 8.0 / (2.0 + 1e-5);

@@ -104,7 +104,7 @@ pub fn merging(model: &Chain, tuned: &Adapted, device: &Device) -> f64 {
 
 /// Lets a method act as after an update that nothing is known of.
 pub fn after_update(tuned: &mut Adapted, number: u64) {
-    tuned.after_update(&Update::new(number, &Gradients::default(), &HashMap::new()));
+    tuned.after_update(&Update::new(number, &Gradients::default(), &HashMap::new())).unwrap();
 }
 
 /// The tensors of the adapter's file by the ends of their names.

@@ -150,14 +150,14 @@ impl IncreLora {
     }
 
     /// The importance of each site after another update.
-    fn observe(&mut self, update: &Update) -> Vec<f64> {
+    fn observe(&mut self, update: &Update) -> Result<Vec<f64>> {
         let (beta1, beta2) = (self.beta1, self.beta2);
         let scores = self.reserved.sites.iter_mut().map(|site| {
-            if let Some(now) = site.adapter.importance(update) {
+            if let Some(now) = site.adapter.importance(update)? {
                 let mean = beta1 * site.running[0] + (1.0 - beta1) * now;
                 site.running = [mean, beta2 * site.running[1] + (1.0 - beta2) * (now - mean).abs()];
             }
-            site.running[0] * site.running[1]
+            Ok(site.running[0] * site.running[1])
         });
         scores.collect()
     }
@@ -224,12 +224,12 @@ impl Method for IncreLora {
         Some(orthogonality(&factors)? * self.orthogonality)
     }
 
-    fn after_update(&mut self, update: &Update) {
-        let scores = self.observe(update);
+    fn after_update(&mut self, update: &Update) -> Result<()> {
+        let scores = self.observe(update)?;
         let step = update.number;
         let (now, target) = (self.ranks().iter().sum::<usize>(), self.target());
         if now >= target || step <= self.warm_up || !step.is_multiple_of(self.interval) {
-            return;
+            return Ok(());
         }
         let count = self.top.min(target - now).clamp(1, scores.len());
         let (threshold, chosen) = choose(&scores, count, false);
@@ -251,6 +251,7 @@ impl Method for IncreLora {
             chosen,
             ranks,
         });
+        Ok(())
     }
 
     fn ranks(&self) -> Vec<usize> {

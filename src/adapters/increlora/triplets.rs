@@ -4,6 +4,7 @@ use std::sync::RwLock;
 
 use super::super::Update;
 use crate::device::Device;
+use crate::error::Result;
 use crate::nn::{Adapter, Module, Param, Stored, Walker, Weights};
 use crate::rng::Rng;
 use crate::tensor::Tensor;
@@ -61,13 +62,15 @@ impl Triplets {
     }
 
     /// `Σ|dW ∘ ∂L/∂W|/√n`, of the values that made the gradient.
-    pub(super) fn importance(&self, update: &Update) -> Option<f64> {
-        let leaf = self.leaf.write().expect("no code panics while it holds the leaf").take()?;
-        let gradient = update.gradient_of(&leaf)?;
+    ///
+    /// **Errors** when the device has failed.
+    pub(super) fn importance(&self, update: &Update) -> Result<Option<f64>> {
+        let leaf = self.leaf.write().expect("no code panics while it holds the leaf").take();
+        let Some(gradient) = leaf.and_then(|leaf| update.gradient_of(&leaf)) else { return Ok(None) };
         let [down, up, values] = self.assembled(|param| update.before(param));
         let change = up.matmul(&(down * values)) * self.scale();
-        let total = (change * gradient).abs().sum(..).item();
-        Some(total / ((self.inputs * self.outputs) as f64).sqrt())
+        let total = (change * gradient).abs().sum(..).read_item()?;
+        Ok(Some(total / ((self.inputs * self.outputs) as f64).sqrt()))
     }
 
     /// Appends triplets with E at `value`; frozen ones are a reserve.

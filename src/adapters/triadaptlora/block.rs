@@ -4,6 +4,7 @@ use std::sync::RwLock;
 
 use super::{BlockStart, ScaleMode};
 use crate::device::Device;
+use crate::error::Result;
 use crate::nn::{Adapter, Module, Param, Stored, Walker, Weights};
 use crate::rng::Rng;
 use crate::tensor::Tensor;
@@ -107,10 +108,14 @@ impl Triangular {
         [down, up, lower + upper]
     }
 
-    /// `‖L + U‖`, summed in f64 on every device.
-    pub(super) fn transform_norm(&self) -> f64 {
+    /// `‖L + U‖`, summed in f64 on every device, over the number of blocks or the rank.
+    ///
+    /// **Errors** when the device has failed.
+    pub(super) fn importance(&self, by_blocks: bool) -> Result<f64> {
         let [_, _, transform] = crate::inference(|| self.assembled());
-        transform.to_f64().iter().map(|x| x * x).sum::<f64>().sqrt()
+        let norm = transform.read_f64()?.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let divisor = if by_blocks { self.sizes().len() } else { self.rank() };
+        Ok(norm / divisor as f64)
     }
 }
 

@@ -67,7 +67,7 @@ fn whole_budgets_run_as_in_the_independent_implementation() {
             for block in method.grown.sites.iter().flat_map(|site| site.adapter.blocks()) {
                 block.row.set(&Tensor::normal(1.0, block.row.sizes(), &mut rng, &Device::Reference));
             }
-            method.after_update(&Update::new(number, &Gradients::default(), &HashMap::new()));
+            method.after_update(&Update::new(number, &Gradients::default(), &HashMap::new())).unwrap();
         }
         let counts: Vec<usize> = method.grown.checks.iter().map(|check| check.count).collect();
         assert_eq!(json!(counts), row["k"], "{row}");

@@ -207,12 +207,6 @@ impl TriAdaptLora {
         })
     }
 
-    /// The importance of a site before it is compared with the last one.
-    fn value(&self, adapter: &Triangular) -> f64 {
-        let divisor = if self.score_by_blocks { adapter.sizes().len() } else { adapter.rank() };
-        adapter.transform_norm() / divisor as f64
-    }
-
     /// The sizes of the blocks that one growth adds.
     fn added(&self, ranks: usize) -> Vec<usize> {
         match self.variant {
@@ -254,14 +248,16 @@ impl Method for TriAdaptLora {
         let mut grown =
             Grown { path: site.path.clone(), number: site.number, adapter: adapter.clone(), previous: 0.0 };
         sizes.iter().for_each(|&size| grown.grow(size, self.start, true, self.seed, 0));
-        grown.previous = self.value(&adapter);
+        grown.previous = adapter.importance(self.score_by_blocks)?;
         self.grown.sites.push(grown);
         Ok(adapter)
     }
 
-    fn loaded(&mut self) {
-        let values: Vec<f64> = self.grown.sites.iter().map(|site| self.value(&site.adapter)).collect();
-        self.grown.sites.iter_mut().zip(values).for_each(|(site, value)| site.previous = value);
+    fn loaded(&mut self) -> Result<()> {
+        for site in &mut self.grown.sites {
+            site.previous = site.adapter.importance(self.score_by_blocks)?;
+        }
+        Ok(())
     }
 
     fn penalty(&self) -> Option<Tensor> {
@@ -287,26 +283,26 @@ impl Method for TriAdaptLora {
         super::Pace { since: own.next().map_or(0, |block| block.since), ..super::Pace::default() }
     }
 
-    fn after_update(&mut self, update: &Update) {
+    fn after_update(&mut self, update: &Update) -> Result<()> {
         let step = update.number;
-        let now: usize = self.ranks().iter().sum();
-        let target = self.target();
+        let (now, target): (usize, usize) = (self.ranks().iter().sum(), self.target());
         if now >= target || step <= self.warm_up || !step.is_multiple_of(self.interval) {
-            return;
+            return Ok(());
         }
-        let values: Vec<f64> = self.grown.sites.iter().map(|site| self.value(&site.adapter)).collect();
-        let scores: Vec<f64> =
-            self.grown.sites.iter().zip(&values).map(|(site, value)| value - site.previous).collect();
         let count = self.count(target - now, step);
+        let sites = &self.grown.sites;
+        let of_site = |site: &Grown| site.adapter.importance(self.score_by_blocks);
+        let values: Vec<f64> = sites.iter().map(of_site).collect::<Result<_>>()?;
+        let scores: Vec<f64> = sites.iter().zip(&values).map(|(site, value)| value - site.previous).collect();
         let (threshold, chosen) = choose(&scores, count, self.safe);
         let sizes = self.added(self.increment());
         for &site in &chosen {
-            sizes
-                .iter()
-                .for_each(|&size| self.grown.sites[site].grow(size, self.start, false, self.seed, step));
+            let site = &mut self.grown.sites[site];
+            sizes.iter().for_each(|&size| site.grow(size, self.start, false, self.seed, step));
         }
         self.grown.sites.iter_mut().zip(&values).for_each(|(site, value)| site.previous = *value);
         self.grown.checks.push(Check { step, values, scores, count, threshold, chosen, ranks: self.ranks() });
+        Ok(())
     }
 
     fn ranks(&self) -> Vec<usize> {

@@ -9,6 +9,12 @@ use std::fmt;
 
 use crate::error::{Error, Result};
 
+/// Floating-point operations of one dispatch, because systems stop work that lasts seconds: a slow
+/// adapter does this much in well below one.
+const WORK: u64 = 20_000_000_000;
+/// Bytes of as many elements as shaders count in 32 bits.
+const COUNTABLE: u64 = 4 * u32::MAX as u64;
+
 /// Which of several adapters is preferred.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Power {
@@ -31,6 +37,9 @@ pub struct GpuOptions {
     /// Bytes of one buffer that a shader binds at once, where less than the adapter allows; larger
     /// arrays are worked on in pieces. Meant for tests.
     pub binding_limit: Option<u64>,
+    /// Floating-point operations of one dispatch, where less than usual; larger products are computed
+    /// in pieces. Meant for tests.
+    pub work_limit: Option<u64>,
 }
 
 impl GpuOptions {
@@ -52,7 +61,7 @@ impl GpuOptions {
             power: if word("ENGRAD_GPU_POWER", ["high", "low"])? { Power::Low } else { Power::High },
             name: std::env::var("ENGRAD_GPU_NAME").ok().filter(|name| !name.is_empty()),
             refuse_software: word("ENGRAD_GPU_SOFTWARE", ["accept", "refuse"])?,
-            binding_limit: None,
+            ..GpuOptions::default()
         })
     }
 }
@@ -126,6 +135,10 @@ pub struct Context {
     pub buffer_limit: u64,
     /// Bytes of one buffer that a shader can bind.
     pub binding_limit: u64,
+    /// Floating-point operations of one dispatch.
+    pub work_limit: u64,
+    /// Whether shaders may use subgroup operations.
+    pub subgroups: bool,
     /// Makes buffers, pipelines and encoders.
     pub device: wgpu::Device,
     /// Takes finished encoders.
@@ -145,13 +158,19 @@ impl Context {
             return Err(refused("it runs no compute shaders".into()));
         }
         let limits = adapter.limits();
-        let descriptor =
-            wgpu::DeviceDescriptor { required_limits: limits.clone(), ..wgpu::DeviceDescriptor::default() };
+        let subgroups = adapter.features().contains(wgpu::Features::SUBGROUP);
+        let descriptor = wgpu::DeviceDescriptor {
+            required_features: if subgroups { wgpu::Features::SUBGROUP } else { wgpu::Features::empty() },
+            required_limits: limits.clone(),
+            ..wgpu::DeviceDescriptor::default()
+        };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
             .map_err(|error| refused(error.to_string()))?;
-        let binding_limit = limits.max_storage_buffer_binding_size;
+        let buffer_limit = limits.max_buffer_size.min(COUNTABLE);
+        let binding_limit = limits.max_storage_buffer_binding_size.min(buffer_limit);
         let binding_limit = options.binding_limit.map_or(binding_limit, |limit| limit.min(binding_limit));
-        Ok(Context { info, buffer_limit: limits.max_buffer_size, binding_limit, device, queue })
+        let work_limit = options.work_limit.map_or(WORK, |limit| limit.min(WORK));
+        Ok(Context { info, buffer_limit, binding_limit, work_limit, subgroups, device, queue })
     }
 }
 

@@ -93,17 +93,21 @@ fn array(memory: &Arc<Memory>, sizes: Vec<usize>) -> Array {
     Array::new(Layout::contiguous(sizes), Buffer::Gpu(memory.clone()))
 }
 
-/// The product as one dispatch, or cut in two where an operand is too large to be bound.
+/// The product as one dispatch, or cut in two where an operand is too large to be bound, or the work
+/// too much at once.
 fn product(gpu: &Arc<Gpu>, a: &Array, b: &Array, scale: f32, add: Option<&Array>, y: &Array) -> Recorded {
     let fits = |x: &Array| Window::of_view(x).0.fits();
-    if fits(a) && fits(b) && add.is_none_or(fits) && fits(y) {
+    let (row, column) = (y.sizes().len() - 2, y.sizes().len() - 1);
+    let all_fit = fits(a) && fits(b) && add.is_none_or(fits) && fits(y);
+    let work = 2 * (y.layout().count() * a.sizes()[column]) as u64;
+    if all_fit && (work <= gpu.context.work_limit || y.layout().count() == 1) {
         return dispatch(gpu, a, b, scale, add, y);
     }
-    let (row, column) = (y.sizes().len() - 2, y.sizes().len() - 1);
     let rows_lie_apart = |x: &Array| x.layout().strides()[row].abs() >= x.layout().strides()[column].abs();
     // Along which axis of the result, if any, the halves touch less.
     let axis = match y.sizes()[..row].iter().position(|&size| size > 1) {
         Some(batch) => Some(batch),
+        None if all_fit => Some(if y.sizes()[row] >= y.sizes()[column] { row } else { column }),
         None if !fits(y) || !add.is_none_or(fits) => Some(row),
         None if !fits(a) => rows_lie_apart(a).then_some(row),
         None => (!rows_lie_apart(b)).then_some(column),
@@ -137,7 +141,7 @@ fn dispatch(gpu: &Arc<Gpu>, a: &Array, b: &Array, scale: f32, add: Option<&Array
     let has_add = add.is_some();
     let [a, b, add, y] = [a, b, add.unwrap_or(a), y].map(Operand::of);
     let mut product = Product { batch, m, n, k, a, b, add, y };
-    let rung = gpu.rung().unwrap_or_else(|| Rung::of(&product, gpu.adapter().is_software()));
+    let rung = gpu.lock_forced().rung.unwrap_or_else(|| Rung::of(&product, gpu.adapter().is_software()));
     if rung == Rung::Thin && product.n < product.m {
         product = product.transposed();
     }

@@ -51,6 +51,13 @@ impl Pool {
         self.lock().statistics
     }
 
+    /// Measures the peak anew from what is in use now.
+    pub fn forget_peak(&self) {
+        let mut free = self.lock();
+        free.statistics.peak = free.statistics.used;
+        free.trim();
+    }
+
     /// A buffer of at least `bytes`, whose content is unspecified; `make` makes one of a given size.
     fn take(
         &self,

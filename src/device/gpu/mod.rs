@@ -21,7 +21,7 @@ mod window;
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::array::{Array, Buffer};
 use super::kernel::Kernel;
@@ -31,7 +31,13 @@ use context::Context;
 pub use context::{AdapterInfo, GpuOptions, Power, adapters};
 pub use matmul::Rung;
 pub use memory::{Memory, PoolStatistics};
+pub use pipeline::Sharing;
 use queue::{Failure, Queue};
+
+/// Rows of up to so many elements leave most of a workgroup idle.
+const SHORT: usize = 32;
+/// As [`SHORT`], where a barrier costs more than many elements; longer rows sum more exactly in a tree.
+const SHORT_ON_PROCESSORS: usize = 512;
 
 /// An opened GPU.
 pub struct Gpu {
@@ -41,7 +47,14 @@ pub struct Gpu {
     pipelines: pipeline::Pipelines,
     failure: Failure,
     poison: AtomicBool,
-    rung: Mutex<Option<Rung>>,
+    forced: Mutex<Forced>,
+}
+
+/// What is chosen without looking at shapes.
+#[derive(Clone, Copy, Default)]
+struct Forced {
+    rung: Option<Rung>,
+    sharing: Option<Sharing>,
 }
 
 /// What can be asked of an opened GPU.
@@ -59,13 +72,13 @@ impl Gpu {
             noted.note(format!("the device was lost ({reason:?}): {message}"));
         });
         Ok(Arc::new(Gpu {
-            queue: Queue::new(&context.device, &context.queue, &failure),
+            queue: Queue::new(&context, &failure),
             context,
             pool: memory::Pool::default(),
             pipelines: pipeline::Pipelines::default(),
             failure,
             poison: AtomicBool::new(false),
-            rung: Mutex::new(None),
+            forced: Mutex::default(),
         }))
     }
 
@@ -94,9 +107,24 @@ impl Gpu {
         self.pool.statistics()
     }
 
+    /// Measures the pool's peak anew from what is in use now.
+    pub fn forget_peak(&self) {
+        self.pool.forget_peak();
+    }
+
     /// How many pipelines were compiled.
     pub fn pipelines(&self) -> usize {
         self.pipelines.count()
+    }
+
+    /// Whether its shaders use subgroup operations.
+    pub fn has_subgroups(&self) -> bool {
+        self.context.subgroups
+    }
+
+    /// How many dispatches were recorded.
+    pub fn dispatches(&self) -> u64 {
+        self.queue.dispatches()
     }
 
     /// Fills every buffer with NaN before a kernel writes to it, so that an element nobody wrote
@@ -108,11 +136,28 @@ impl Gpu {
     /// Takes one rung for every matrix product, or again the one its shape asks for. Meant for tests
     /// and benches.
     pub fn force_rung(&self, rung: Option<Rung>) {
-        *self.rung.lock().expect("no code panics while it holds the rung") = rung;
+        self.lock_forced().rung = rung;
     }
 
-    fn rung(&self) -> Option<Rung> {
-        *self.rung.lock().expect("no code panics while it holds the rung")
+    /// Takes one form for every shader that folds rows, or again the one their length asks for. Meant
+    /// for tests and benches; [`Sharing::Subgroups`] needs [`Gpu::has_subgroups`].
+    pub fn force_sharing(&self, sharing: Option<Sharing>) {
+        self.lock_forced().sharing = sharing;
+    }
+
+    /// Who works on rows of `width` elements.
+    fn sharing(&self, width: usize) -> Sharing {
+        let short = if self.adapter().is_software() { SHORT_ON_PROCESSORS } else { SHORT };
+        match self.lock_forced().sharing {
+            Some(forced) => forced,
+            None if width <= short => Sharing::Alone,
+            None if self.context.subgroups => Sharing::Subgroups,
+            None => Sharing::Workgroup,
+        }
+    }
+
+    fn lock_forced(&self) -> MutexGuard<'_, Forced> {
+        self.forced.lock().expect("no code panics while it holds what is forced")
     }
 
     /// Hands everything recorded to the device and waits until it is done.

@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex};
 
 macro_rules! shaders {
     ($($name:ident: $($part:ident),*;)*) => {
-        /// Every shader by name, with the files it consists of.
-        const SHADERS: &[(&str, &[&str])] = &[
+        /// Every shader by name, with the names and texts of the files it consists of.
+        const SHADERS: &[(&str, &[(&str, &str)])] = &[
             $((stringify!($name), &[
-                $(include_str!(concat!("../../../shaders/", stringify!($part), ".wgsl")),)*
-                include_str!(concat!("../../../shaders/", stringify!($name), ".wgsl")),
+                $((stringify!($part), include_str!(concat!("../../../shaders/", stringify!($part), ".wgsl"))),)*
+                (stringify!($name), include_str!(concat!("../../../shaders/", stringify!($name), ".wgsl"))),
             ])),*
         ];
     };
@@ -22,7 +22,7 @@ macro_rules! shaders {
 
 shaders! {
     elementwise: common, math, angle, random;
-    reduce: common, rows;
+    reduce: rows, common;
     arg_max: common, order;
     arg_sort: common, order;
     recurrence: common;
@@ -31,15 +31,15 @@ shaders! {
     matmul_blocked: common, matmul;
     matmul_direct: common, matmul;
     matmul_thin: common, matmul;
-    matmul_vector: common, rows, matmul;
+    matmul_vector: rows, common, matmul;
     concat: common;
     gather: common;
     scatter_add: common;
-    softmax: common, math, rows;
-    softmax_grad: common, rows;
-    normalise: common, rows;
-    normalise_grad: common, rows;
-    cross_entropy: common, math, rows;
+    softmax: rows, common, math;
+    softmax_grad: rows, common;
+    normalise: rows, common;
+    normalise_grad: rows, common;
+    cross_entropy: rows, common, math;
     cross_entropy_grad: common, math;
     attention: common, math, random, attention_block;
     attention_grad: common, math, random, attention_block;
@@ -50,12 +50,42 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     SHADERS.iter().map(|(name, _)| *name)
 }
 
+/// Who works on a row, in the shaders that fold rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// One invocation.
+    Alone,
+    /// A workgroup, through its memory.
+    Workgroup,
+    /// A workgroup, with subgroup operations.
+    Subgroups,
+}
+
+impl Sharing {
+    /// All of them.
+    pub const ALL: [Sharing; 3] = [Sharing::Alone, Sharing::Workgroup, Sharing::Subgroups];
+
+    /// The file that stands in the place of `rows.wgsl`.
+    fn part(self, rows: &'static str) -> &'static str {
+        match self {
+            Sharing::Alone => include_str!("../../../shaders/rows_alone.wgsl"),
+            Sharing::Workgroup => rows,
+            Sharing::Subgroups => include_str!("../../../shaders/rows_subgroup.wgsl"),
+        }
+    }
+}
+
 /// The whole text of a shader, as a driver gets it.
 ///
 /// **Panics** when there is no such shader.
-pub fn source(name: &str) -> String {
+pub fn source(name: &str, sharing: Sharing) -> String {
     let found = SHADERS.iter().find(|(shader, _)| *shader == name);
-    found.unwrap_or_else(|| panic!("no shader is called {name:?}")).1.join("\n")
+    let (_, parts) = found.unwrap_or_else(|| panic!("no shader is called {name:?}"));
+    let text = |&(part, text): &(&str, &'static str)| match part {
+        "rows" => sharing.part(text),
+        _ => text,
+    };
+    parts.iter().map(text).collect::<Vec<_>>().join("\n")
 }
 
 /// A compiled entry point and the layout of its bindings.

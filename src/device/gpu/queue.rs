@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::context::Context;
 use super::pipeline::Pipeline;
 
 /// Alignment of parameter slots, which every adapter accepts.
@@ -20,9 +21,6 @@ const SLOTS: usize = 256 * SLOT;
 const STAGING: usize = 1 << 20;
 /// A submission goes off with this many dispatches, so that the GPU starts before somebody reads.
 const FULL: usize = 128;
-/// A submission also goes off with this much arithmetic, because systems stop work that lasts
-/// seconds; a slow adapter does this much in well below one.
-const HEAVY: u64 = 20_000_000_000;
 /// Submissions that may wait for the GPU; one more waits for the oldest.
 const IN_FLIGHT: usize = 8;
 
@@ -65,6 +63,8 @@ pub struct Queue {
     device: wgpu::Device,
     queue: wgpu::Queue,
     failure: Failure,
+    /// A submission goes off with this much arithmetic.
+    work_limit: u64,
     params: wgpu::Buffer,
     staging: wgpu::Buffer,
     open: Mutex<Open>,
@@ -79,13 +79,16 @@ struct Open {
     params: Vec<u8>,
     staged: Vec<u8>,
     dispatches: usize,
+    /// Dispatches since the queue was made.
+    total: u64,
     flops: u64,
     in_flight: VecDeque<wgpu::SubmissionIndex>,
 }
 
 impl Queue {
     /// An empty queue.
-    pub fn new(device: &wgpu::Device, queue: &wgpu::Queue, failure: &Failure) -> Queue {
+    pub fn new(context: &Context, failure: &Failure) -> Queue {
+        let Context { device, queue, work_limit, .. } = context;
         let buffer = |size: usize, usage| {
             device.create_buffer(&wgpu::BufferDescriptor {
                 label: None,
@@ -100,6 +103,7 @@ impl Queue {
             device: device.clone(),
             queue: queue.clone(),
             failure: failure.clone(),
+            work_limit: *work_limit,
             open: Mutex::default(),
         }
     }
@@ -123,8 +127,9 @@ impl Queue {
         pass.set_bind_group(0, &group, &[offset as u32]);
         pass.dispatch_workgroups(work.grid[0], work.grid[1], 1);
         open.dispatches += 1;
+        open.total += 1;
         open.flops += work.flops;
-        if open.dispatches >= FULL || open.flops >= HEAVY {
+        if open.dispatches >= FULL || open.flops >= self.work_limit {
             self.submit(&mut open);
         }
     }
@@ -200,6 +205,11 @@ impl Queue {
         self.check()?;
         self.submit(&mut self.lock());
         self.wait_for(wgpu::PollType::wait_indefinitely())
+    }
+
+    /// Dispatches that were ever recorded.
+    pub fn dispatches(&self) -> u64 {
+        self.lock().total
     }
 
     fn check(&self) -> Result<(), String> {

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::pipeline::{self, Pipeline, Recipe};
+use super::pipeline::{self, Pipeline, Recipe, Sharing};
 use super::queue::Dispatch;
 use super::render::{self, Rendered};
 use super::window::{Rows, Window, pieces};
@@ -18,6 +18,8 @@ use crate::layout::Layout;
 
 /// Invocations per workgroup where each works for itself: `ELEMENT_GROUP` of `common.wgsl`.
 const ELEMENT_GROUP: usize = 256;
+/// Invocations per workgroup of shaders that fold rows: `ROW_GROUP` of `rows.wgsl`.
+const ROW_GROUP: usize = 64;
 /// Elements of the runs that sorting begins with.
 const RUN: usize = 64;
 
@@ -38,19 +40,19 @@ pub fn record(gpu: &Arc<Gpu>, kernel: &Kernel, outputs: &[Arc<Memory>]) -> Recor
         (Kernel::Recurrence { decay, input }, _) => {
             by_rows(gpu, "recurrence", Each::Invocation, &[decay, input], &[], &[], outputs)
         }
-        (Kernel::Softmax { x }, _) => by_rows(gpu, "softmax", Each::Group, &[x], &[], &[], outputs),
+        (Kernel::Softmax { x }, _) => by_rows(gpu, "softmax", Each::Row, &[x], &[], &[], outputs),
         (Kernel::SoftmaxGrad { y, g }, _) => {
-            by_rows(gpu, "softmax_grad", Each::Group, &[y, g], &[], &[], outputs)
+            by_rows(gpu, "softmax_grad", Each::Row, &[y, g], &[], &[], outputs)
         }
         (Kernel::Normalise { x, eps, centred }, _) => {
             let settings = [(*eps as f32).to_bits(), u32::from(*centred)];
-            by_rows(gpu, "normalise", Each::Group, &[x], &[], &settings, outputs)
+            by_rows(gpu, "normalise", Each::Row, &[x], &[], &settings, outputs)
         }
         (Kernel::NormaliseGrad { y, rstd, g, centred }, _) => {
-            by_rows(gpu, "normalise_grad", Each::Group, &[y, rstd, g], &[], &[u32::from(*centred)], outputs)
+            by_rows(gpu, "normalise_grad", Each::Row, &[y, rstd, g], &[], &[u32::from(*centred)], outputs)
         }
         (Kernel::CrossEntropy { logits, targets }, _) => {
-            by_rows(gpu, "cross_entropy", Each::Group, &[logits], &[targets], &[], outputs)
+            by_rows(gpu, "cross_entropy", Each::Row, &[logits], &[targets], &[], outputs)
         }
         (Kernel::CrossEntropyGrad { logits, log_sum, targets, g }, _) => {
             // One number for each row is a row of one.
@@ -69,6 +71,8 @@ pub fn record(gpu: &Arc<Gpu>, kernel: &Kernel, outputs: &[Arc<Memory>]) -> Recor
 /// What works on one row, or on less.
 #[derive(Clone, Copy, PartialEq)]
 enum Each {
+    /// On each row whoever [`Gpu::sharing`] says.
+    Row,
     /// A workgroup on each row.
     Group,
     /// An invocation on each row.
@@ -91,6 +95,7 @@ fn by_rows(
     let inputs: Vec<Rows> = inputs.iter().map(|x| Rows::of(x)).collect();
     let ids: Vec<Memory> = ids.iter().map(|ids| upload_words(gpu, ids.values())).collect();
     let (count, width) = (inputs[0].count, inputs[0].width);
+    let sharing = gpu.sharing(width);
     // Outputs and indices as rows too.
     let written: Vec<(&Memory, usize)> = outputs.iter().map(|y| (&**y, y.len() / count)).collect();
     let listed: Vec<(&Memory, usize)> = ids.iter().map(|list| (list, 1)).collect();
@@ -108,11 +113,13 @@ fn by_rows(
         bound.extend(listed.iter().map(part));
         let targets: Vec<Window> = written.iter().map(part).collect();
         let groups = match each {
-            Each::Group => rows,
+            Each::Row if sharing == Sharing::Alone => rows.div_ceil(ROW_GROUP),
+            Each::Row | Each::Group => rows,
             Each::Invocation => per_element(rows),
             Each::Element => per_element(rows * width),
         };
-        launch(gpu, shader, "main", &params, &bound, &targets, groups)?;
+        let pipeline = shader_pipeline(gpu, shader, "main", sharing, [bound.len(), targets.len()]);
+        dispatch(gpu, &pipeline, &params, &bound, &targets, groups, 0)?;
     }
     Ok(())
 }
@@ -286,10 +293,22 @@ pub fn launch_heavy(
     groups: usize,
     flops: u64,
 ) -> Recorded {
-    let recipe = Recipe { name: shader, entry, inputs: inputs.len(), outputs: outputs.len() };
-    let key = format!("{shader} {entry}");
-    let pipeline = gpu.pipelines.get(&gpu.context.device, &key, recipe, || pipeline::source(shader));
+    // Whoever asks for a workgroup on each row asks because the rows are long.
+    let sharing = gpu.sharing(usize::MAX);
+    let pipeline = shader_pipeline(gpu, shader, entry, sharing, [inputs.len(), outputs.len()]);
     dispatch(gpu, &pipeline, params, inputs, outputs, groups, flops)
+}
+
+fn shader_pipeline(
+    gpu: &Gpu,
+    shader: &str,
+    entry: &str,
+    sharing: Sharing,
+    [inputs, outputs]: [usize; 2],
+) -> Arc<Pipeline> {
+    let recipe = Recipe { name: shader, entry, inputs, outputs };
+    let key = format!("{shader} {entry} {sharing:?}");
+    gpu.pipelines.get(&gpu.context.device, &key, recipe, || pipeline::source(shader, sharing))
 }
 
 /// Hands a dispatch to the queue.

@@ -7,6 +7,7 @@
 
 use std::fmt::Write;
 
+use super::pipeline::Sharing;
 use crate::expr::{Binary, Instruction, Program, Unary};
 use crate::layout::Layout;
 
@@ -27,7 +28,7 @@ impl Rendered {
     /// The whole shader: `elementwise.wgsl` with the program in its place.
     pub fn shader(&self) -> String {
         let (bindings, lines) = self.text.split_at(self.bindings);
-        super::pipeline::source("elementwise").replace(MARKER, lines) + bindings
+        super::pipeline::source("elementwise", Sharing::Alone).replace(MARKER, lines) + bindings
     }
 }
 

@@ -216,7 +216,7 @@ impl Run<'_> {
     fn scores(&mut self) -> Result<Vec<Vec<f64>>> {
         let hidden = self.model.hidden(&self.next, &mut self.cache);
         let last = hidden.select(1, hidden.size(1) - 1);
-        let scores = self.model.head(&last).to_f64();
+        let scores = self.model.head(&last).read_f64()?;
         if scores.iter().any(|score| score.is_nan()) {
             return Err(Error::NotFinite("the model's scores are not numbers".into()));
         }
