@@ -343,6 +343,7 @@ fn expressions() {
 /// Attention of the works W1 and W3 of `training_step.rs`, and of longer texts: time forward, time
 /// forward and back, and the most memory in use on the device cpu, by the kernel and by the formula.
 fn scaling(device: &Device) {
+    common::fuse_attention(device);
     let titles = ["forward", "composed", "and back", "composed", "peak", "composed"];
     println!("{:29} {}", "[batch, heads, time, width]", titles.map(|title| format!("{title:>10}")).concat());
     let lengths = |batch: usize, time: usize| -> Vec<usize> {

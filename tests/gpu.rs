@@ -17,7 +17,9 @@ use engrad::{Device, Error, Ids, Mask, Rng, Tensor, attention, training};
 fn own(options: &GpuOptions) -> Option<(Device, Arc<Gpu>)> {
     common::gpu()?;
     let gpu = Gpu::open(options).expect("a second device of the adapter that was opened before");
-    Some((Device::Gpu(gpu.clone()), gpu))
+    let device = Device::Gpu(gpu.clone());
+    common::fuse_attention(&device);
+    Some((device, gpu))
 }
 
 /// Holds what `body` gives on the GPU to the reference.

@@ -118,6 +118,15 @@ impl Device {
         }
     }
 
+    /// Whether attention pays as one kernel; where it does not, it is composed of products and a softmax.
+    pub(crate) fn fuses_attention(&self) -> bool {
+        match self {
+            Device::Reference | Device::Cpu => true,
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => gpu.fuses_attention(),
+        }
+    }
+
     /// Copies values to the device, dense in row-major order.
     pub(crate) fn upload(&self, values: &[f32], sizes: &[usize]) -> Array {
         let buffer = match self {

@@ -162,7 +162,7 @@ pub fn attention_over(
     }
 }
 
-/// Whether the kernel does it. Composed are: a bias that is learned, because its gradient is a matrix of
+/// Whether the kernel does it, where the device gains by it. Composed are: a bias that is learned, because its gradient is a matrix of
 /// scores all the same; several parts, which are a cache and looked at by few queries; values of a
 /// larger batch than the weights; nothing to look at.
 fn can_fuse(q: &Tensor, k: &Tensor, v: &Tensor, mask: &Mask) -> bool {
@@ -170,7 +170,7 @@ fn can_fuse(q: &Tensor, k: &Tensor, v: &Tensor, mask: &Mask) -> bool {
     let weights = broadcast(&batch(q), &batch(k));
     let learned = mask.bias.as_ref().is_some_and(Tensor::is_recorded);
     let one_weight_each = weights.as_ref().and_then(|sizes| broadcast(sizes, &batch(v))) == weights;
-    !learned && one_weight_each && k.size(-2) > 0
+    !learned && one_weight_each && k.size(-2) > 0 && q.device().fuses_attention()
 }
 
 /// Attention as one kernel, whose gradient is another.

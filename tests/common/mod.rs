@@ -66,7 +66,10 @@ pub fn gpu() -> Option<Device> {
     static OPENED: std::sync::LazyLock<Result<Device, String>> =
         std::sync::LazyLock::new(|| "gpu".parse::<Device>().map_err(|error| error.to_string()));
     match &*OPENED {
-        Ok(device) => Some(device.clone()),
+        Ok(device) => {
+            fuse_attention(device);
+            Some(device.clone())
+        }
         Err(why) if std::env::var("ENGRAD_REQUIRE_GPU").is_ok_and(|required| required == "1") => {
             panic!("ENGRAD_REQUIRE_GPU is 1, and there is no GPU: {why}")
         }
@@ -77,6 +80,16 @@ pub fn gpu() -> Option<Device> {
             None
         }
     }
+}
+
+/// Lets a GPU that computes on the processor take the shaders of attention that a graphics card takes.
+pub fn fuse_attention(device: &Device) {
+    #[cfg(feature = "gpu")]
+    if let Device::Gpu(gpu) = device {
+        gpu.force_fused_attention(Some(true));
+    }
+    #[cfg(not(feature = "gpu"))]
+    let _ = device;
 }
 
 /// Fills every new buffer of the device with NaN before a kernel writes to it.

@@ -167,7 +167,8 @@ impl<'a> Work<'a> {
             Some(bias) if bias.row_stride == 0 => {
                 let start = bias.offsets[block.matrix];
                 let key = |key: &usize| {
-                    bias.values[start.wrapping_add_signed(*key as isize * bias.col_stride)] > HIDDEN
+                    let bias = bias.values[start.wrapping_add_signed(*key as isize * bias.col_stride)];
+                    bias > HIDDEN || bias.is_nan()
                 };
                 (0..visible).rev().find(key).map_or(self.dimensions[2], |last| last + 1)
             }

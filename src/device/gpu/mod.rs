@@ -55,6 +55,7 @@ pub struct Gpu {
 struct Forced {
     rung: Option<Rung>,
     sharing: Option<Sharing>,
+    attention: Option<bool>,
 }
 
 /// What can be asked of an opened GPU.
@@ -137,6 +138,17 @@ impl Gpu {
     /// and benches.
     pub fn force_rung(&self, rung: Option<Rung>) {
         self.lock_forced().rung = rung;
+    }
+
+    /// Computes attention in one kernel, or not, or again as the adapter asks for it. Meant for tests and
+    /// benches.
+    pub fn force_fused_attention(&self, fused: Option<bool>) {
+        self.lock_forced().attention = fused;
+    }
+
+    /// Adapters that compute on the processor lose more by barriers than by stored scores.
+    pub(super) fn fuses_attention(&self) -> bool {
+        self.lock_forced().attention.unwrap_or(!self.adapter().is_software())
     }
 
     /// Takes one form for every shader that folds rows, or again the one their length asks for. Meant
