@@ -1,6 +1,6 @@
 //! Scaled dot-product attention (arXiv 1706.03762, section 3.2.1).
 //!
-//! Its definition is [`composed`]: two products and a softmax, which store every weight. [`fused`] is one
+//! Its definition is `composed`: two products and a softmax, which store every weight. `fused` is one
 //! kernel that computes the same block by block, so that memory grows with the time and not with its
 //! square, and computes the weights again in the backward pass (FlashAttention, arXiv 2205.14135).
 //! Read next: `device/kernel.rs` and `device/reference.rs` for the kernel.
