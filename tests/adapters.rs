@@ -8,10 +8,10 @@ mod tiny;
 
 use common::{close, on_every_device, test_on};
 use engrad::adapters::{self, Adapted};
-use engrad::nn::{Classifier, freeze, named_params, sockets, unfreeze};
+use engrad::nn::{Classifier, EncoderConfig, freeze, named_params, sockets, unfreeze};
 use engrad::optim::{AdamW, Schedule};
 use engrad::train::Trainer;
-use engrad::{Device, Error, Rng, Tensor, inference};
+use engrad::{Device, Error, Rng, Tensor, device, inference};
 use subjects::{Count, HEAD, RANK, STEPS, Subject, every, fresh_distance, model, near, output};
 
 fn trainer(subject: &Subject, model: &Classifier) -> Trainer<Adapted, AdamW> {
@@ -342,11 +342,37 @@ fn gradients_are_those_that_small_steps_measure() {
     });
 }
 
+/// Methods whose formula needs the whole matrix: a norm of it, a product element by element, or its
+/// gradient as a score.
+const DENSE: [&str; 4] = ["dora", "loha", "lokr", "increlora"];
+
+#[test]
+fn a_training_step_forms_no_update_as_large_as_a_frozen_weight_and_no_gradient_of_one() {
+    // Three tokens at once: whatever has as many elements as the smallest weight is one.
+    let config =
+        EncoderConfig { hidden_size: 32, intermediate_size: 32, num_hidden_layers: 2, ..tiny::config() };
+    every(|subject| {
+        let device = &Device::Cpu;
+        let model = tiny::classifier(&config, device);
+        let batch = model.encoder.batch(&[vec![1, 7, 3]], None).unwrap();
+        let label = engrad::Ids::new(vec![1], [1], 2).unwrap();
+        let mut trainer = Trainer::new(subject.fresh(&model), AdamW::default(), Schedule::constant(1e-3));
+        let loss = || model.forward(&batch).cross_entropy(&label);
+        let (_, counts) = device::counted(|| trainer.step(loss).unwrap());
+        let largest = counts.values().map(|count| count.largest).max().unwrap();
+        let forms = largest >= 32 * 32;
+        let allowed = DENSE.iter().any(|kind| subject.name.starts_with(kind));
+        assert!(!forms || allowed, "{}: {largest} elements in one kernel", subject.name);
+        // The exceptions show that the counter would see it.
+        assert!(forms || !["dora", "loha", "increlora"].contains(&subject.name), "{}", subject.name);
+    });
+}
+
 #[test]
 fn the_list_finds_methods_by_name_and_names_them_all_otherwise() {
     for listed in adapters::METHODS {
         assert_eq!(adapters::Listed::named(listed.name).unwrap().name, listed.name);
-        let config = listed.usual(RANK, STEPS).config();
+        let config = listed.usual(&adapters::Usual::new(RANK, STEPS)).config();
         assert_eq!(config["peft_type"], listed.peft_type, "{}", listed.name);
     }
     let error = adapters::Listed::named("lorra").err().unwrap().to_string();

@@ -5,8 +5,8 @@
 //! cargo run --release --example finetune -- --model DIR --task sst2 --data DIR
 //! ```
 //!
-//! Without arguments: make a language (`language.rs`), pretrain a small encoder by letting it guess
-//! hidden words (`pretraining.rs`), then teach it to tell correct sentences from wrong ones in three
+//! Without arguments: make a language (`common/language.rs`), pretrain a small encoder by letting it guess
+//! hidden words (`common/pretraining.rs`), then teach it to tell correct sentences from wrong ones in three
 //! ways, and compare. With arguments: a published encoder and a published task (`tokens.rs`,
 //! `task.rs`). Both go through `tuning.rs`, whose core is a few lines: attach, train, save.
 //! How a run is interrupted and gone on with is in `stage.rs`, the table and the picture in `report.rs`.
@@ -15,8 +15,10 @@
 mod curves;
 #[path = "../common/device.rs"]
 mod device;
+#[path = "../common/language.rs"]
 mod language;
 mod options;
+#[path = "../common/pretraining.rs"]
 mod pretraining;
 #[path = "../common/progress.rs"]
 mod progress;
@@ -24,6 +26,7 @@ mod progress;
 mod published;
 mod report;
 mod stage;
+#[path = "../common/task.rs"]
 mod task;
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,8 @@
 //! Read next: `options.rs`, what a run can be told; `folder.rs`, what it leaves; `training.rs`, the loop;
 //! `understanding.rs` and `generation.rs`, the tasks; `methods.rs`, what can be trained; `report.rs` and `study.rs`.
 
+#[path = "../common/answering.rs"]
+mod answering;
 #[path = "../common/curves.rs"]
 mod curves;
 mod folder;
@@ -21,6 +23,8 @@ mod pictures;
 mod progress;
 mod report;
 mod study;
+#[path = "../common/subject.rs"]
+mod subject;
 #[cfg(test)]
 mod tests;
 #[path = "../common/tokens.rs"]

@@ -11,7 +11,7 @@ use engrad::tasks::{Generation, Understanding, nearest};
 use engrad::{Device, Error, Result};
 use serde::{Deserialize, Serialize};
 
-use super::methods::METHODS;
+use super::subject;
 
 /// Adapts a published model to a published task, measures it, and keeps all that repeats the run.
 ///
@@ -302,7 +302,7 @@ fn device(name: &str) -> std::result::Result<String, String> {
 }
 
 fn method(name: &str) -> std::result::Result<String, String> {
-    let names = || METHODS.iter().map(|method| method.name);
+    let names = subject::names;
     match names().any(|known| known == name) {
         true => Ok(name.into()),
         false => {

@@ -13,8 +13,8 @@ use engrad::nn::{Activation, Encoder, EncoderConfig, Pretrained};
 use engrad::{Device, Rng};
 
 use super::folder::Line;
-use super::methods::METHODS;
 use super::report::{Run, table};
+use super::subject;
 use super::*;
 
 const WORDS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
@@ -185,8 +185,7 @@ fn a_run_that_is_killed_at_any_moment_ends_with_the_same_bits() {
 #[test]
 fn every_method_trains_and_what_it_saves_measures_the_same() {
     let directory = tiny();
-    for method in &METHODS {
-        let name = method.name;
+    for name in subject::names() {
         let more = [
             &format!("--method={name}"),
             "--rank=2",

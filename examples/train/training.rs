@@ -15,10 +15,11 @@ use engrad::train::{Loader, Trainer};
 use engrad::{Error, Result, Rng, Tensor};
 
 use super::folder::{Folder, Line, Outcome, RESULT};
-use super::methods::Subject;
+use super::methods;
 use super::options::Settings;
 use super::pictures;
 use super::progress::Progress;
+use super::subject::Subject;
 
 /// A task as training sees it.
 pub trait Work {
@@ -134,7 +135,7 @@ pub fn train<W: Work>(
     let interval = settings.evaluate.unwrap_or(per_epoch).min(steps);
     let mut batches = Batches { loader, settings, lengths: work.lengths(), epoch: None };
 
-    let subject = Subject::new(work.model(), settings, work.targets(), &work.beside(), steps)?;
+    let subject = methods::prepare(work.model(), settings, work.targets(), &work.beside(), steps)?;
     let warm_up = (settings.warm_up * steps as f64) as u64;
     let schedule = Schedule::linear(settings.rate, warm_up, steps);
     let optimiser = AdamW::new(settings.weight_decay);
@@ -192,7 +193,7 @@ fn measure<W: Work>(
     let shown: Vec<String> = values.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
     eprintln!("step {step}: {}", shown.join("  "));
     if best.take(score, step, &values) {
-        subject.save(&folder.best())?;
+        methods::save(subject, &folder.best())?;
     }
     folder.add(Line::Measured { step, score, values, ranks: subject.ranks(), seconds })
 }

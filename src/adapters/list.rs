@@ -20,8 +20,23 @@ pub struct Listed {
     /// The pattern of the modules that it is made for, where these are not the linear layers that the
     /// caller prefers.
     pub targets: Option<&'static str>,
-    usual: fn(usize, u64) -> Box<dyn Method>,
+    usual: fn(&Usual) -> Box<dyn Method>,
     read: fn(&Settings) -> Result<Box<dyn Method>>,
+}
+
+/// What a method is told when it is asked for by name; each takes of it what it has.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Usual {
+    /// The rank, and the mean rank to reach where ranks change.
+    pub rank: usize,
+    /// The update's weight: it is scaled by `alpha / rank`.
+    pub alpha: f64,
+    /// The probability with which an element of the adapter's input is dropped in training.
+    pub dropout: f64,
+    /// The length of the run.
+    pub steps: u64,
+    /// Draws the starting values.
+    pub seed: u64,
 }
 
 /// Norms, by the names that BERT, GPT-2, BART, T5 and Llama give them.
@@ -32,112 +47,136 @@ pub const METHODS: &[Listed] = &[
     line(
         "lora",
         "LORA",
-        |rank, _| Lora::new(rank).into(),
+        |usual| lora(usual).into(),
         |config| match config.flag("use_dora")? {
             true => boxed(Dora::from_config(config)),
             false => boxed(Lora::from_config(config)),
         },
     ),
-    line("lora+", "LORA", |rank, _| Lora::plus(rank).into(), |config| boxed(Lora::from_config(config))),
     line(
-        "pissa",
+        "lora-plus",
         "LORA",
-        |rank, _| Lora { start: Start::Pissa, ..Lora::new(rank) }.into(),
-        |config| boxed(Lora::from_config(config)),
+        |usual| Lora { up_rate: Lora::plus(1).up_rate, ..lora(usual) }.into(),
+        read_lora,
     ),
-    line("dora", "LORA", |rank, _| Dora::new(rank).into(), |config| boxed(Dora::from_config(config))),
-    line(
-        "mtlora-shim",
-        "MTLORA",
-        |rank, _| Mtlora::new(Structure::Shim, rank).into(),
-        |config| boxed(Mtlora::from_config(config)),
-    ),
-    line(
-        "mtlora-icfm",
-        "MTLORA",
-        |rank, _| Mtlora::new(Structure::Icfm, rank).into(),
-        |config| boxed(Mtlora::from_config(config)),
-    ),
-    line(
-        "mtlora-ctcm",
-        "MTLORA",
-        |rank, _| Mtlora::new(Structure::Ctcm, rank).into(),
-        |config| boxed(Mtlora::from_config(config)),
-    ),
-    line(
-        "mtlora-dtsm",
-        "MTLORA",
-        |rank, _| Mtlora::new(Structure::Dtsm, rank).into(),
-        |config| boxed(Mtlora::from_config(config)),
-    ),
+    line("rslora", "LORA", |usual| Lora { rank_stabilised: true, ..lora(usual) }.into(), read_lora),
+    line("pissa", "LORA", |usual| Lora { start: Start::Pissa, ..lora(usual) }.into(), read_lora),
+    line("dora", "LORA", |usual| Dora(lora(usual)).into(), |config| boxed(Dora::from_config(config))),
+    line("mtlora-shim", "MTLORA", |usual| mtlora(usual, Structure::Shim), read_mtlora),
+    line("mtlora-icfm", "MTLORA", |usual| mtlora(usual, Structure::Icfm), read_mtlora),
+    line("mtlora-ctcm", "MTLORA", |usual| mtlora(usual, Structure::Ctcm), read_mtlora),
+    line("mtlora-dtsm", "MTLORA", |usual| mtlora(usual, Structure::Dtsm), read_mtlora),
     line(
         "triadaptlora",
         "TRIADAPTLORA",
-        |rank, steps| TriAdaptLora::new(rank, steps).into(),
+        |&Usual { rank, alpha, dropout, steps, seed }| {
+            TriAdaptLora { alpha, dropout, seed, ..TriAdaptLora::new(rank, steps) }.into()
+        },
         |config| boxed(TriAdaptLora::from_config(config)),
     ),
     line(
         "adalora",
         "ADALORA",
-        |rank, steps| AdaLora::new((3 * rank).div_ceil(2), rank, steps).into(),
+        |&Usual { rank, alpha, dropout, steps, seed }| {
+            let (final_steps, interval) = (2 * steps / 5, (steps / 20).clamp(1, 10));
+            let method = AdaLora::new((3 * rank).div_ceil(2), rank, steps);
+            AdaLora { alpha, dropout, seed, orthogonality: 0.1, final_steps, interval, ..method }.into()
+        },
         |config| boxed(AdaLora::from_config(config)),
     ),
     line(
         "increlora",
         "INCRELORA",
-        |rank, steps| IncreLora::new(rank, steps).into(),
+        |&Usual { rank, alpha, dropout, steps, seed }| {
+            IncreLora { alpha, dropout, seed, ..IncreLora::new(rank, steps) }.into()
+        },
         |config| boxed(IncreLora::from_config(config)),
     ),
-    line("loha", "LOHA", |rank, _| LoHa::new(rank).into(), |config| boxed(LoHa::from_config(config))),
-    line("lokr", "LOKR", |rank, _| LoKr::new(rank).into(), |config| boxed(LoKr::from_config(config))),
-    // VeRA trains a vector per rank and layer, so its ranks are of another order.
-    line("vera", "VERA", |rank, _| Vera::new(32 * rank).into(), |config| boxed(Vera::from_config(config))),
+    line(
+        "loha",
+        "LOHA",
+        |usual| LoHa { alpha: usual.alpha, seed: usual.seed, ..LoHa::new(usual.rank) }.into(),
+        |config| boxed(LoHa::from_config(config)),
+    ),
+    line(
+        "lokr",
+        "LOKR",
+        |usual| LoKr { alpha: usual.alpha, seed: usual.seed, ..LoKr::new(usual.rank) }.into(),
+        |config| boxed(LoKr::from_config(config)),
+    ),
+    line(
+        "vera",
+        "VERA",
+        |usual| Vera { dropout: usual.dropout, seed: usual.seed, ..Vera::new(usual.rank) }.into(),
+        |config| boxed(Vera::from_config(config)),
+    ),
     line(
         "ia3",
         "IA3",
-        |_, _| Ia3::new(["output.dense", "mlp.c_proj"]).into(),
+        |_| Ia3::new(["intermediate.dense", "mlp.c_proj", "mlp.down_proj"]).into(),
         |config| boxed(Ia3::from_config(config)),
     ),
-    line("ssf", "SSF", |_, _| Ssf::default().into(), |config| boxed(Ssf::from_config(config))),
-    line("san", "SAN", |_, _| San::new(SanMode::Both).into(), |config| boxed(San::from_config(config))),
+    line(
+        "ssf",
+        "SSF",
+        |usual| Ssf { seed: usual.seed, ..Ssf::default() }.into(),
+        |config| boxed(Ssf::from_config(config)),
+    ),
+    line("san", "SAN", |_| San::new(SanMode::Both).into(), |config| boxed(San::from_config(config))),
     line(
         "bottleneck",
         "BOTTLENECK",
-        |rank, _| Bottleneck::new(8 * rank).into(),
+        |usual| Bottleneck { seed: usual.seed, ..Bottleneck::new(8 * usual.rank) }.into(),
         |config| boxed(Bottleneck::from_config(config)),
     ),
     line(
         "prompt-tuning",
         "PROMPT_TUNING",
-        |rank, _| PromptTuning::new(rank).into(),
+        |usual| PromptTuning { seed: usual.seed, ..PromptTuning::new(usual.rank) }.into(),
         |config| boxed(PromptTuning::from_config(config)),
     ),
     line(
         "p-tuning",
         "P_TUNING",
-        |rank, _| PTuning::new(rank, 128).into(),
+        |usual| PTuning { seed: usual.seed, ..PTuning::new(usual.rank, 128) }.into(),
         |config| boxed(PTuning::from_config(config)),
     ),
     line(
         "prefix-tuning",
         "PREFIX_TUNING",
-        |rank, _| PrefixTuning::new(rank).into(),
+        |usual| PrefixTuning { seed: usual.seed, ..PrefixTuning::new(usual.rank) }.into(),
         |config| boxed(PrefixTuning::from_config(config)),
     ),
-    line("bitfit", "BITFIT", |_, _| BitFit.into(), |_| boxed(Ok(BitFit))),
+    line("bitfit", "BITFIT", |_| BitFit.into(), |_| boxed(Ok(BitFit))),
     Listed {
         targets: Some(NORMS),
-        ..line("norms", "LN_TUNING", |_, _| NormTuning.into(), |_| boxed(Ok(NormTuning)))
+        ..line("norms", "LN_TUNING", |_| NormTuning.into(), |_| boxed(Ok(NormTuning)))
     },
 ];
 
 const fn line(
     name: &'static str,
     peft_type: &'static str,
-    usual: fn(usize, u64) -> Box<dyn Method>,
+    usual: fn(&Usual) -> Box<dyn Method>,
     read: fn(&Settings) -> Result<Box<dyn Method>>,
 ) -> Listed {
     Listed { name, peft_type, targets: None, usual, read }
+}
+
+fn lora(&Usual { rank, alpha, dropout, seed, .. }: &Usual) -> Lora {
+    Lora { alpha, dropout, seed, ..Lora::new(rank) }
+}
+
+fn read_lora(config: &Settings) -> Result<Box<dyn Method>> {
+    boxed(Lora::from_config(config))
+}
+
+fn mtlora(&Usual { rank, alpha, dropout, seed, .. }: &Usual, structure: Structure) -> Box<dyn Method> {
+    Mtlora { alpha, dropout, seed, ..Mtlora::new(structure, rank) }.into()
+}
+
+fn read_mtlora(config: &Settings) -> Result<Box<dyn Method>> {
+    boxed(Mtlora::from_config(config))
 }
 
 fn boxed<M: Method + 'static>(method: Result<M>) -> Result<Box<dyn Method>> {
@@ -158,9 +197,16 @@ impl Listed {
         })
     }
 
-    /// The method with usual settings, for a mean rank and a run of so many steps.
-    pub fn usual(&self, rank: usize, steps: u64) -> Box<dyn Method> {
-        (self.usual)(rank, steps)
+    /// The method with usual settings.
+    pub fn usual(&self, usual: &Usual) -> Box<dyn Method> {
+        (self.usual)(usual)
+    }
+}
+
+impl Usual {
+    /// A rank, alpha twice as large, no dropout, seed 0.
+    pub fn new(rank: usize, steps: u64) -> Usual {
+        Usual { rank, alpha: 2.0 * rank as f64, dropout: 0.0, steps, seed: 0 }
     }
 }
 

@@ -44,7 +44,7 @@ pub use files::load;
 pub use growth::Check;
 pub use ia3::Ia3;
 pub use increlora::{IncreLora, ReservedSites};
-pub use list::{Listed, METHODS};
+pub use list::{Listed, METHODS, Usual};
 pub use loha::LoHa;
 pub use lokr::LoKr;
 pub use lora::{Bias, Lora, Start};

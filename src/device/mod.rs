@@ -205,6 +205,8 @@ pub struct Count {
     pub flops: u64,
     /// Bytes read and written, at four per element.
     pub bytes: u64,
+    /// Elements of the largest array that one of them wrote.
+    pub largest: usize,
     /// Time until the device was done with it.
     pub time: Duration,
 }
@@ -214,6 +216,7 @@ impl Count {
         self.runs += other.runs;
         self.flops += other.flops;
         self.bytes += other.bytes;
+        self.largest = self.largest.max(other.largest);
         self.time += other.time;
     }
 }
@@ -242,10 +245,13 @@ impl Watched {
             return None;
         }
         let inputs: Vec<_> = kernel.inputs().iter().map(|x| x.sizes().to_vec()).collect();
+        let outputs = kernel.output_sizes();
+        let largest = outputs.iter().map(|sizes| sizes.iter().product()).max().unwrap_or(0);
+        let [flops, bytes] = [kernel.flops(), kernel.bytes()];
         Some(Watched {
             name: kernel.name(),
-            count: Count { runs: 1, flops: kernel.flops(), bytes: kernel.bytes(), time: Duration::ZERO },
-            trace: TRACE.then(|| format!("{inputs:?} -> {:?}", kernel.output_sizes())),
+            count: Count { runs: 1, flops, bytes, largest, time: Duration::ZERO },
+            trace: TRACE.then(|| format!("{inputs:?} -> {outputs:?}")),
             started: Instant::now(),
         })
     }

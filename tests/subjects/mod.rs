@@ -6,7 +6,7 @@
 use engrad::adapters::{
     self, AdaLora, Adapted, BitFit, BlockStart, Ia3, IncreLora, LoKr, Lora, METHODS, Method, Mtlora,
     RankGrowth, San, SanMap, SanMode, ScaleMode, Ssf, Start, Structure, Targets, TransformStart,
-    TriAdaptLora, Variant,
+    TriAdaptLora, Usual, Variant,
 };
 use engrad::nn::{Classifier, EncoderConfig};
 use engrad::{Device, Rng, Tensor, inference};
@@ -49,7 +49,7 @@ pub fn all() -> Vec<Subject> {
     let listed = in_layers.map(|listed| Subject {
         name: listed.name,
         targets: listed.targets.unwrap_or(SITES).into(),
-        make: Box::new(|| listed.usual(RANK, STEPS)),
+        make: Box::new(|| listed.usual(&Usual::new(RANK, STEPS))),
         count: count(listed.name),
     });
     listed.chain(variants()).collect()
@@ -71,15 +71,17 @@ pub fn every(law: impl Fn(&Subject)) {
 /// How many numbers a method of the list trains in a layer.
 fn count(name: &str) -> Option<Count> {
     Some(Count::Layer(match name {
-        "lora" | "lora+" | "pissa" => |i, o| 3 * (i + o),
+        "lora" | "lora-plus" | "rslora" | "pissa" => |i, o| 3 * (i + o),
         "dora" => |i, o| 3 * (i + o) + o,
         "mtlora-shim" | "mtlora-icfm" => |i, o| 3 * (i + o) + 9,
         "mtlora-ctcm" | "mtlora-dtsm" => |i, o| 3 * (i + o) + 18,
         "triadaptlora" => |i, o| i + o + 2,
         "adalora" => |i, o| 5 * (i + o) + 5,
         "loha" => |i, o| 2 * 3 * (i + o),
-        "vera" => |_, o| o + 96,
-        "ia3" | "san" | "bitfit" => |_, o| o,
+        "vera" => |_, o| o + 3,
+        "san" | "bitfit" => |_, o| o,
+        // The inputs of the feed-forward layer; queries and values are as wide as their inputs.
+        "ia3" => |i, _| i,
         "ssf" => |_, o| 2 * o,
         "bottleneck" => |_, o| 2 * 24 * o + 24 + o,
         "norms" => return Some(Count::All(5 * 16)),

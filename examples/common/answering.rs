@@ -1,0 +1,159 @@
+//! An encoder that reads rows of tokens and answers with a class or a score: batches, loss, answers.
+
+use std::path::Path;
+
+use engrad::nn::{Classifier, Model, Pretrained, TokenBatch};
+use engrad::tasks::Example;
+use engrad::{Device, Error, Ids, Reduction, Result, Rng, Tensor, inference};
+use tokenizers::{EncodeInput, Tokenizer, TruncationParams};
+
+use super::tokens;
+
+/// Rows that are measured at once.
+const MEASURED: usize = 64;
+
+/// A row as the model reads it.
+pub struct Row {
+    pub tokens: Vec<u32>,
+    /// The text that each token belongs to: 0 or 1.
+    pub types: Vec<u32>,
+    /// The number of a class, or a score.
+    pub label: f64,
+}
+
+/// Texts and labels, padded to the longest.
+pub struct Batch {
+    tokens: TokenBatch,
+    labels: Labels,
+}
+
+enum Labels {
+    /// `[batch]`
+    Classes(Ids),
+    /// `[batch, 1]`
+    Scores(Tensor),
+}
+
+/// A published encoder with a fresh head for so many classes, or for a score if there is none.
+///
+/// **Errors** when the directory holds no encoder.
+pub fn model(directory: &Path, classes: usize, seed: u64, device: &Device) -> Result<Classifier> {
+    let encoder = match Pretrained::from_directory(directory, device)?.model {
+        Model::Encoder(encoder) => encoder,
+        Model::Classifier(model) => model.encoder,
+        Model::MaskedLm(model) => model.encoder,
+        _ => {
+            let what = "the task needs an encoder such as BERT or RoBERTa, and this is none".into();
+            return Err(Error::Format { path: directory.join("config.json"), what });
+        }
+    };
+    Ok(Classifier::new(encoder, classes.max(1), &mut Rng::derived(seed, 4 << 40)))
+}
+
+/// Patterns of what is new or stands last in such a model, and is trained beside adapters.
+pub fn beside(model: &Classifier) -> Vec<&'static str> {
+    if model.dense.is_some() { vec!["classifier.*"] } else { vec!["*.pooler.*", "classifier.*"] }
+}
+
+/// Rows as the model wants them.
+///
+/// **Errors** when a token or a label is beyond the model.
+pub fn batch<'a>(model: &Classifier, classes: usize, rows: impl Iterator<Item = &'a Row>) -> Result<Batch> {
+    let (mut tokens, mut types, mut labels) = (Vec::new(), Vec::new(), Vec::new());
+    for row in rows {
+        tokens.push(row.tokens.clone());
+        types.push(row.types.clone());
+        labels.push(row.label);
+    }
+    let count = labels.len();
+    // RoBERTa has one segment only.
+    let segments = model.encoder.config().type_vocab_size > 1;
+    let tokens = model.encoder.batch(&tokens, segments.then_some(&types))?;
+    let labels = if classes == 0 {
+        let scores: Vec<f32> = labels.iter().map(|&label| label as f32).collect();
+        Labels::Scores(Tensor::new(&scores, [count, 1], &model.encoder.device()))
+    } else {
+        let labels = labels.iter().map(|&label| label as u32).collect::<Vec<_>>();
+        Labels::Classes(Ids::new(labels, [count], classes)?)
+    };
+    Ok(Batch { tokens, labels })
+}
+
+/// What is made small.
+pub fn loss(model: &Classifier, batch: &Batch) -> Tensor {
+    let answers = model.forward(&batch.tokens);
+    match &batch.labels {
+        Labels::Classes(classes) => answers.cross_entropy(classes),
+        Labels::Scores(scores) => answers.mse_loss(scores, Reduction::Mean),
+    }
+}
+
+/// A class or a score for each row. Rows of like length go together, so that little is padded; `watch`
+/// hears how many are done.
+///
+/// **Errors** as [`batch`], or when the device fails.
+pub fn answers(
+    model: &Classifier,
+    classes: usize,
+    rows: &[Row],
+    watch: &mut dyn FnMut(usize),
+) -> Result<Vec<f64>> {
+    let mut sorted: Vec<usize> = (0..rows.len()).collect();
+    sorted.sort_by_key(|&row| rows[row].tokens.len());
+    let mut answers = vec![0.0; sorted.len()];
+    let mut done = 0;
+    for part in sorted.chunks(MEASURED) {
+        let batch = batch(model, classes, part.iter().map(|&row| &rows[row]))?;
+        let scores = inference(|| model.forward(&batch.tokens)).read()?;
+        for (&row, scores) in part.iter().zip(scores.chunks(scores.len() / part.len())) {
+            answers[row] = if classes == 0 { f64::from(scores[0]) } else { highest(scores) as f64 };
+        }
+        done += part.len();
+        watch(done);
+    }
+    Ok(answers)
+}
+
+/// The place of the highest number, the first of equal ones.
+fn highest(scores: &[f32]) -> usize {
+    (0..scores.len()).rev().max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap_or(0)
+}
+
+/// Texts as the model's tokenizer cuts them; pairs that are too long lose the end of their longer text.
+///
+/// **Errors** when the tokenizer is missing, malformed, or refuses a text.
+pub fn encode<const N: usize>(
+    directory: &Path,
+    longest: usize,
+    parts: [Vec<Example>; N],
+) -> Result<[Vec<Row>; N]> {
+    let mut tokenizer = tokens::need(directory)?;
+    let truncation = TruncationParams { max_length: longest, ..TruncationParams::default() };
+    let set = tokenizer.with_truncation(Some(truncation)).map(drop);
+    set.map_err(|error| Error::Format { path: directory.into(), what: error.to_string() })?;
+    let mut failed = None;
+    let rows = parts.map(|examples| {
+        rows(&tokenizer, examples).unwrap_or_else(|error| {
+            failed = Some(error);
+            Vec::new()
+        })
+    });
+    failed.map_or(Ok(rows), Err)
+}
+
+fn rows(tokenizer: &Tokenizer, examples: Vec<Example>) -> Result<Vec<Row>> {
+    let labels: Vec<f64> = examples.iter().map(|example| example.label).collect();
+    let texts = examples.into_iter().map(|Example { first, second, .. }| match second {
+        Some(second) => EncodeInput::Dual(first.into(), second.into()),
+        None => EncodeInput::Single(first.into()),
+    });
+    let encoded = tokenizer
+        .encode_batch_fast(texts.collect(), true)
+        .map_err(|error| Error::Data(format!("the tokenizer refuses a text: {error}")))?;
+    let row = |(encoding, label): (tokenizers::Encoding, f64)| Row {
+        tokens: encoding.get_ids().to_vec(),
+        types: encoding.get_type_ids().to_vec(),
+        label,
+    };
+    Ok(encoded.into_iter().zip(labels).map(row).collect())
+}

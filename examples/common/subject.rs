@@ -1,0 +1,111 @@
+//! What is trained, by the name of the way: everything, the head alone, or an adapter of the library's list.
+
+use std::collections::BTreeMap;
+
+use engrad::adapters::{self, Adapted, Listed, METHODS, Update, Usual};
+use engrad::nn::{Module, Pattern, freeze, named_params};
+use engrad::train::{Group, Trainable};
+use engrad::{Result, Tensor};
+
+/// Every way: the two baselines first.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    ["full", "head"].into_iter().chain(METHODS.iter().map(|listed| listed.name))
+}
+
+/// A model with adapters, or the model itself.
+pub enum Subject<'a> {
+    Adapted(Adapted),
+    Whole(&'a dyn Module),
+}
+
+impl<'a> Subject<'a> {
+    /// Prepares `model`. Adapters go where they are `asked` to, or where the method belongs, or else to
+    /// `targets`. `beside` are patterns of what is new or stands last, and is trained in every case.
+    ///
+    /// **Errors** when there is no such way, or the method does not fit the model.
+    pub fn new(
+        model: &'a dyn Module,
+        name: &str,
+        usual: &Usual,
+        asked: Option<&str>,
+        targets: &str,
+        beside: &[&str],
+    ) -> Result<Subject<'a>> {
+        match name {
+            "full" => Ok(Subject::Whole(model)),
+            "head" => {
+                freeze(model, "*")?;
+                let patterns: Vec<Pattern> = beside.iter().map(|pattern| Pattern::new(pattern)).collect();
+                for (path, param) in named_params(model) {
+                    if patterns.iter().any(|pattern| pattern.matches(&path)) {
+                        param.unfreeze();
+                    }
+                }
+                Ok(Subject::Whole(model))
+            }
+            _ => {
+                let listed = Listed::named(name)?;
+                let targets = asked.or(listed.targets).unwrap_or(targets);
+                let mut adapted = adapters::attach(model, targets, listed.usual(usual))?;
+                for pattern in beside {
+                    adapted = adapted.also_train(pattern)?;
+                }
+                Ok(Subject::Adapted(adapted))
+            }
+        }
+    }
+
+    /// How many numbers are trained.
+    pub fn count(&self) -> usize {
+        self.groups().iter().flat_map(|group| &group.params).map(|(_, param)| param.count()).sum()
+    }
+
+    /// The present rank of each site, where ranks change.
+    pub fn ranks(&self) -> Vec<usize> {
+        match self {
+            Subject::Adapted(adapted) => adapted.ranks(),
+            Subject::Whole(_) => Vec::new(),
+        }
+    }
+}
+
+impl Trainable for Subject<'_> {
+    fn groups(&self) -> Vec<Group> {
+        match self {
+            Subject::Adapted(adapted) => adapted.groups(),
+            Subject::Whole(model) => {
+                let params =
+                    named_params(*model).into_iter().filter(|(_, param)| param.is_trainable()).collect();
+                vec![Group::of(params)]
+            }
+        }
+    }
+
+    fn penalty(&self) -> Option<Tensor> {
+        match self {
+            Subject::Adapted(adapted) => adapted.penalty(),
+            Subject::Whole(_) => None,
+        }
+    }
+
+    fn after_update(&mut self, update: &Update) -> Result<()> {
+        match self {
+            Subject::Adapted(adapted) => adapted.after_update(update),
+            Subject::Whole(_) => Ok(()),
+        }
+    }
+
+    fn state(&self) -> BTreeMap<String, Tensor> {
+        match self {
+            Subject::Adapted(adapted) => adapted.state(),
+            Subject::Whole(_) => BTreeMap::new(),
+        }
+    }
+
+    fn restore(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
+        match self {
+            Subject::Adapted(adapted) => adapted.restore(state),
+            Subject::Whole(_) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Every method side by side: the same base, task, seeds and number of steps.
+//!
+//! ```text
+//! cargo run --release --example compare
+//! cargo run --release --example compare -- --methods head,lora,mtlora-shim --seeds 5
+//! cargo run --release --example compare -- --model DIR --task mrpc --data DIR --out runs/mrpc
+//! ```
+//!
+//! Without --model the base is an encoder that this program pretrains on a language of its own, and the
+//! task is to tell correct sentences from wrong ones, as in `finetune`. Each run is a line in
+//! `results.jsonl`, written as it ends; table and pictures are made of these lines.
+//! Read next: `subject.rs` in `common`, what a method's name stands for; `running.rs`, a run; `report.rs`.
+
+#[path = "../common/answering.rs"]
+mod answering;
+#[path = "../common/curves.rs"]
+mod curves;
+#[path = "../common/language.rs"]
+mod language;
+mod options;
+#[path = "../common/pretraining.rs"]
+mod pretraining;
+#[path = "../common/progress.rs"]
+mod progress;
+mod report;
+mod results;
+mod running;
+#[path = "../common/subject.rs"]
+mod subject;
+#[path = "../common/task.rs"]
+mod task;
+#[cfg(test)]
+mod tests;
+#[path = "../common/tokens.rs"]
+mod tokens;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use engrad::Result;
+use options::Options;
+use results::Results;
+use running::Subjects;
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The whole comparison; gives the table.
+fn run(options: &Options) -> Result<String> {
+    let mut results = Results::open(&options.out, &options.settings)?;
+    let missing: Vec<(u64, &str)> = (0..u64::from(options.seeds))
+        .flat_map(|seed| options.methods().into_iter().map(move |method| (seed, method)))
+        .filter(|(seed, method)| !results.has(method, *seed))
+        .collect();
+    if !missing.is_empty() {
+        let subjects = Subjects::read(options)?;
+        for (at, (seed, method)) in missing.iter().enumerate() {
+            println!("{} of {}: {method}, seed {seed}", at + 1, missing.len());
+            let run = subjects.run(method, *seed)?;
+            let shown: Vec<String> =
+                run.measures.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+            println!("  {}", shown.join("  "));
+            results.add(run)?;
+        }
+    }
+    let asked = options.methods();
+    results.runs.retain(|run| asked.contains(&run.method.as_str()) && run.seed < u64::from(options.seeds));
+    let table = report::table(&asked, &results.runs);
+    report::write(&options.out, &asked, &results.runs, &table)?;
+    println!("\n{table}\neverything is in {}", options.out.display());
+    Ok(table)
+}

@@ -1,0 +1,98 @@
+//! The file of results: one line of JSON per finished run, appended as the run ends.
+//!
+//! A comparison that was killed goes on with what the file has; a line that was cut off by that is dropped.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use engrad::nn::files::write_whole;
+use engrad::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+use super::options::Settings;
+
+/// How a run went.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    pub method: String,
+    pub seed: u64,
+    /// The task's measures in the end, by name.
+    pub measures: BTreeMap<String, f64>,
+    /// How many numbers were trained in the end.
+    pub trained: usize,
+    /// The median step: forward, backward and update.
+    pub step_seconds: f64,
+    /// Bytes that tensors held at most at once in a step, where the device counts them.
+    pub peak: usize,
+    /// The loss of each step.
+    pub losses: Vec<f64>,
+    /// The ranks of all sites whenever they changed, with the number of steps done by then.
+    pub ranks: Vec<(u64, Vec<usize>)>,
+}
+
+/// The runs that are there, and where the next ones go.
+pub struct Results {
+    path: PathBuf,
+    pub runs: Vec<Run>,
+}
+
+impl Results {
+    /// Opens or begins a comparison in a directory.
+    ///
+    /// **Errors** when the directory holds a comparison of other settings, or cannot be used.
+    pub fn open(directory: &Path, settings: &Settings) -> Result<Results> {
+        let io = |path: &Path| {
+            let path = path.to_path_buf();
+            move |source| Error::Io { path, source }
+        };
+        std::fs::create_dir_all(directory).map_err(io(directory))?;
+        let kept = directory.join("settings.json");
+        if kept.exists() {
+            let text = std::fs::read_to_string(&kept).map_err(io(&kept))?;
+            let before: Settings = serde_json::from_str(&text)
+                .map_err(|error| Error::Format { path: kept.clone(), what: error.to_string() })?;
+            if before != *settings {
+                let what = "belongs to a comparison with other settings; choose another --out".into();
+                return Err(Error::Format { path: kept, what });
+            }
+        } else {
+            let text = serde_json::to_string_pretty(settings).expect("settings are plain numbers and texts");
+            write_whole(&kept, text.as_bytes())?;
+        }
+        let path = directory.join("results.jsonl");
+        let mut runs = Vec::new();
+        if path.exists() {
+            let text = std::fs::read_to_string(&path).map_err(io(&path))?;
+            let whole = text.rfind('\n').map_or(0, |end| end + 1);
+            for (number, line) in text[..whole].lines().enumerate() {
+                runs.push(serde_json::from_str(line).map_err(|error| Error::Format {
+                    path: path.clone(),
+                    what: format!("line {}: {error}", number + 1),
+                })?);
+            }
+            if whole < text.len() {
+                write_whole(&path, &text.as_bytes()[..whole])?;
+            }
+        }
+        Ok(Results { path, runs })
+    }
+
+    pub fn has(&self, method: &str, seed: u64) -> bool {
+        self.runs.iter().any(|run| run.method == method && run.seed == seed)
+    }
+
+    /// Appends a run to the file.
+    ///
+    /// **Errors** when it cannot be written.
+    pub fn add(&mut self, run: Run) -> Result<()> {
+        let line = serde_json::to_string(&run).expect("a run is plain numbers and texts") + "\n";
+        let file = OpenOptions::new().append(true).create(true).open(&self.path);
+        let written =
+            file.and_then(|mut file| file.write_all(line.as_bytes()).and_then(|()| file.sync_data()));
+        written.map_err(|source| Error::Io { path: self.path.clone(), source })?;
+        self.runs.push(run);
+        Ok(())
+    }
+}

@@ -1,0 +1,168 @@
+//! One run: a method, a seed, so many steps, and what came of it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use engrad::adapters::Usual;
+use engrad::device::cpu::{forget_peak, pool_statistics};
+use engrad::metrics::Confusion;
+use engrad::nn;
+use engrad::optim::{AdamW, Schedule};
+use engrad::tasks::Understanding;
+use engrad::train::{Loader, Trainer};
+use engrad::{Result, Rng};
+
+use super::answering::{self, Row};
+use super::language::Language;
+use super::options::{Options, Settings};
+use super::pretraining::{self, Guesser};
+use super::progress::Progress;
+use super::results::Run;
+use super::subject::Subject;
+use super::task::Task;
+/// The linear layers that are adapted by methods that have no preference.
+const TARGETS: &str = "*.attention.self.{query,value}";
+/// Training rows and rows to measure on of the program's own task.
+const OWN: (usize, usize) = (2500, 1000);
+
+/// What all runs have in common: base, task, and settings.
+pub struct Subjects {
+    settings: Settings,
+    base: PathBuf,
+    /// The published task; none for the program's own, which is judged by its accuracy.
+    task: Option<Understanding>,
+    train: Vec<Row>,
+    dev: Vec<Row>,
+}
+
+impl Subjects {
+    /// Reads model and data, or makes them.
+    ///
+    /// **Errors** when files are missing or malformed.
+    pub fn read(options: &Options) -> Result<Subjects> {
+        let settings = options.settings.clone();
+        let (Some(base), Some(task), Some(data)) = (&settings.model, &settings.task, &settings.data) else {
+            let base = options.out.join("base");
+            let language = pretrain(&settings, &base)?;
+            let task = language.agreement(OWN.0.min(settings.rows as usize), OWN.1, 0);
+            println!(
+                "{} sentences such as {:?}, {} or not; guessing gives {:.2}",
+                task.train.len(),
+                language.text(&task.train[0].tokens),
+                task.labels[task.train[0].label as usize],
+                task.guessing()
+            );
+            let Task { train, dev, .. } = task;
+            let rows = |examples: Vec<super::task::Example>| {
+                let row = |example: super::task::Example| Row {
+                    types: vec![0; example.tokens.len()],
+                    tokens: example.tokens,
+                    label: f64::from(example.label),
+                };
+                examples.into_iter().map(row).collect()
+            };
+            return Ok(Subjects { settings, base, task: None, train: rows(train), dev: rows(dev) });
+        };
+        let task: Understanding = task.parse()?;
+        let mut examples = task.read(data)?;
+        examples.train.truncate(settings.rows as usize);
+        let longest = settings.max_length as usize;
+        let [train, dev] = answering::encode(base, longest, [examples.train, examples.dev])?;
+        let base = base.clone();
+        Ok(Subjects { settings, base, task: Some(task), train, dev })
+    }
+
+    fn classes(&self) -> usize {
+        self.task.map_or(2, |task| task.labels().len())
+    }
+
+    /// Trains and measures.
+    ///
+    /// **Errors** when the method does not fit the model, or a loss is not finite.
+    pub fn run(&self, method: &str, seed: u64) -> Result<Run> {
+        let settings = &self.settings;
+        let (steps, classes) = (settings.steps, self.classes());
+        let model = answering::model(&self.base, classes, seed, &settings.device()?)?;
+        let beside = answering::beside(&model);
+        let usual = Usual { seed, ..Usual::new(settings.rank.into(), steps) };
+        let subject = Subject::new(&model, method, &usual, None, TARGETS, &beside)?;
+        let rate = if method == "full" { settings.full_rate } else { settings.rate };
+        let schedule = Schedule::linear(rate, (0.06 * steps as f64) as u64, steps);
+        let mut trainer = Trainer::new(subject, AdamW::new(0.01), schedule).clipped(1.0).seeded(seed);
+        let loader = Loader::new(self.train.len(), settings.batch as usize, seed)?;
+
+        let progress = Progress::new(method, 0, steps);
+        let (mut losses, mut times, mut ranks) = (Vec::new(), Vec::new(), Vec::new());
+        forget_peak();
+        for rows in loader.steps(0, steps) {
+            let before = trainer.subject.ranks();
+            if losses.is_empty() && !before.is_empty() {
+                ranks.push((0, before.clone()));
+            }
+            let batch = answering::batch(&model, classes, rows.iter().map(|&row| &self.train[row]))?;
+            let started = Instant::now();
+            let done = trainer.step(|| answering::loss(&model, &batch))?;
+            times.push(started.elapsed().as_secs_f64());
+            losses.push(done.loss);
+            let now = trainer.subject.ranks();
+            if now != before {
+                ranks.push((trainer.steps(), now));
+            }
+            progress.show(trainer.steps(), format!("loss {:.4}", done.loss));
+        }
+        drop(progress);
+        let peak = pool_statistics().peak * size_of::<f32>();
+        times.sort_by(f64::total_cmp);
+        Ok(Run {
+            method: method.into(),
+            seed,
+            measures: self.measures(&answering::answers(&model, classes, &self.dev, &mut |_| ())?),
+            trained: trainer.subject.count(),
+            step_seconds: times.get(times.len() / 2).copied().unwrap_or(0.0),
+            peak: if settings.device == "cpu" { peak } else { 0 },
+            losses,
+            ranks,
+        })
+    }
+
+    fn measures(&self, answers: &[f64]) -> BTreeMap<String, f64> {
+        let labels: Vec<f64> = self.dev.iter().map(|row| row.label).collect();
+        let Some(task) = self.task else {
+            let classes = |values: &[f64]| values.iter().map(|&class| class as u32).collect::<Vec<_>>();
+            let confusion = Confusion::new(&classes(&labels), &classes(answers));
+            return BTreeMap::from([("accuracy".to_string(), confusion.accuracy())]);
+        };
+        let names = task.measures().iter().map(|name| name.to_string());
+        names.zip(task.measure(&labels, answers)).collect()
+    }
+}
+
+/// An encoder that knows the program's own language, as a model directory; made once.
+fn pretrain(settings: &Settings, base: &std::path::Path) -> Result<Language> {
+    const BATCH: usize = 64;
+    let language = Language::new();
+    // The configuration is written last.
+    if base.join("config.json").exists() && base.join("model.safetensors").exists() {
+        return Ok(language);
+    }
+    let mut config = pretraining::config(&language);
+    // Virtual tokens of prompt tuning take positions, too.
+    config.max_position_embeddings += usize::from(settings.rank);
+    let guesser = Guesser::new(&config, &mut Rng::derived(0, 1 << 40), &settings.device()?)?;
+    nn::freeze(&guesser, "bert.pooler.*")?;
+    let steps = settings.pretraining_steps;
+    let schedule = Schedule::linear(3e-3, steps / 10, steps);
+    let mut trainer = Trainer::new(&guesser, AdamW::new(0.01), schedule).clipped(1.0);
+    let progress = Progress::new("pretraining", 0, steps);
+    for step in 0..steps {
+        let puzzle = guesser.puzzle(&language, BATCH, &mut Rng::derived(0, (2 << 40) + step))?;
+        let done = trainer.step(|| guesser.loss(&puzzle))?;
+        progress.show(step + 1, format!("loss {:.4}", done.loss));
+    }
+    drop(progress);
+    let right = guesser.agreement(&language, 1000, &mut Rng::derived(0, 3 << 40))?;
+    println!("pretrained: {:.1} % of hidden verbs are guessed in their right number", 100.0 * right);
+    guesser.encoder.save_directory(base)?;
+    Ok(language)
+}

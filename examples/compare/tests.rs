@@ -1,0 +1,67 @@
+//! What a comparison promises: it goes on where it was stopped, and its table says what the runs did.
+
+use std::fs;
+
+use super::results::Run;
+use super::*;
+
+fn options(out: &std::path::Path, more: &[&str]) -> Options {
+    let out = out.to_str().unwrap();
+    let words =
+        ["compare", "--steps", "6", "--pretraining-steps", "4", "--rank", "2", "--batch", "8", "--out", out];
+    Options::parse_from(words.iter().chain(more))
+}
+
+#[test]
+fn every_method_is_compared_on_the_programs_own_language() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = run(&options(folder.path(), &["--seeds", "1", "--rate", "0.001"])).unwrap();
+    for method in subject::names() {
+        assert!(table.contains(&format!("| {method} | 1 |")), "{method} is missing in\n{table}");
+    }
+    for picture in ["loss.svg", "ranks.svg"] {
+        assert!(fs::read_to_string(folder.path().join(picture)).unwrap().starts_with("<svg"), "{picture}");
+    }
+}
+
+#[test]
+fn a_comparison_that_was_cut_off_goes_on_and_ends_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = ["--methods", "head,lora", "--seeds", "2"];
+    run(&options(folder.path(), &asked)).unwrap();
+    let file = folder.path().join("results.jsonl");
+    let whole = fs::read_to_string(&file).unwrap();
+    let lines: Vec<&str> = whole.lines().collect();
+    assert_eq!(lines.len(), 4);
+    // Killed in the middle of a line: that run is made again, and no other.
+    fs::write(&file, format!("{}\n{}\n{}", lines[0], lines[1], &lines[2][..40])).unwrap();
+    run(&options(folder.path(), &asked)).unwrap();
+    let again = fs::read_to_string(&file).unwrap();
+    let read =
+        |text: &str| -> Vec<Run> { text.lines().map(|line| serde_json::from_str(line).unwrap()).collect() };
+    let (before, after) = (read(&whole), read(&again));
+    assert_eq!(again.lines().take(2).collect::<Vec<_>>(), lines[..2]);
+    for (a, b) in before.iter().zip(&after) {
+        assert_eq!((&a.method, a.seed, &a.losses, &a.measures), (&b.method, b.seed, &b.losses, &b.measures));
+    }
+    let error = run(&options(folder.path(), &["--rate", "0.5"])).unwrap_err().to_string();
+    assert!(error.contains("other settings"), "{error}");
+}
+
+#[test]
+fn the_table_has_mean_and_deviation_over_seeds_and_the_ranks_in_the_end() {
+    let made = |seed: u64, accuracy: f64, ranks: Vec<(u64, Vec<usize>)>| Run {
+        method: "adalora".into(),
+        seed,
+        measures: [("accuracy".to_string(), accuracy)].into(),
+        trained: 100 + seed as usize,
+        step_seconds: 0.5,
+        peak: 3_000_000 * (1 + seed as usize),
+        losses: vec![1.0, 0.5],
+        ranks,
+    };
+    let runs = [made(0, 0.5, vec![(0, vec![4, 4]), (2, vec![1, 3])]), made(1, 0.7, vec![(0, vec![4, 4])])];
+    let table = report::table(&["lora", "adalora"], &runs);
+    let line = "| adalora | 2 | 0.6000 ± 0.1414 | 100 | 500.0 | 6.0 | 1 to 4, mean 3.0 |";
+    assert!(table.lines().count() == 3 && table.contains(line), "{table}");
+}
