@@ -1,7 +1,6 @@
 // As rows.wgsl, with a row for each invocation: no workgroup memory, and nobody waits.
 //
-// For rows so short that most of a workgroup would have nothing to do, and for adapters that compute on
-// a processor, where waiting for one another is dear.
+// For rows so short that most of a workgroup would have nothing to do.
 
 const ROW_GROUP = 64u;
 const ROW_STEP = 1u;

@@ -34,10 +34,9 @@ pub use memory::{Memory, PoolStatistics};
 pub use pipeline::Sharing;
 use queue::{Failure, Queue};
 
-/// Rows of up to so many elements leave most of a workgroup idle.
+/// Rows of up to so many elements leave most of a workgroup idle; longer ones also sum more exactly in a
+/// tree than one element after the other.
 const SHORT: usize = 32;
-/// As [`SHORT`], where a barrier costs more than many elements; longer rows sum more exactly in a tree.
-const SHORT_ON_PROCESSORS: usize = 512;
 
 /// An opened GPU.
 pub struct Gpu {
@@ -159,10 +158,9 @@ impl Gpu {
 
     /// Who works on rows of `width` elements.
     fn sharing(&self, width: usize) -> Sharing {
-        let short = if self.adapter().is_software() { SHORT_ON_PROCESSORS } else { SHORT };
         match self.lock_forced().sharing {
             Some(forced) => forced,
-            None if width <= short => Sharing::Alone,
+            None if width <= SHORT => Sharing::Alone,
             None if self.context.subgroups => Sharing::Subgroups,
             None => Sharing::Workgroup,
         }
