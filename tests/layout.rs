@@ -329,6 +329,8 @@ proptest! {
 
     #[test]
     fn products_read_any_view(x in views()) {
+        // A row times its transpose is a number, the other way round it is a square.
+        prop_assume!(viewed(&x.0, &x.1, 2, &Device::Reference).count() < 3000);
         agree(&x, 2, |x| x.matmul(&x.t()))?;
         agree(&x, 2, |x| x.t().matmul(x))?;
         agree(&x, 2, |x| x.narrow(-2, 0, x.size(-2).min(1)).add_matmul(x, &x.t().matmul(x), 0.1))?;
@@ -363,16 +365,19 @@ proptest! {
     }
 }
 
-/// Random views rarely leave an empty array's outer axes in an order that no single stride follows.
+/// Random views rarely leave an empty array's axes in an order that no single stride follows.
 #[test]
-fn products_of_empty_views_are_zeros() {
+fn products_and_sums_of_empty_views_are_zeros() {
     for device in devices() {
         for sizes in [[0, 3, 4, 5, 6], [2, 0, 4, 5, 6], [2, 3, 4, 0, 6], [2, 3, 4, 5, 0]] {
             let x = Tensor::uniform(1.0, 2.0, &sizes, &mut Rng::seeded(1), &device);
             let x = x.permute(&[2, 1, 0, 3, 4]);
             let y = x.t().matmul(&x);
             assert_eq!(y.sizes(), [sizes[2], sizes[1], sizes[0], sizes[4], sizes[4]], "{device}");
-            assert!(y.to_f64().iter().all(|&y| y == 0.0), "{device} {sizes:?}");
+            let sums = [&[0][..], &[2], &[0, 2, 3], &[1, 3]].map(|axes: &[isize]| x.sum(axes));
+            for y in [&[y][..], &sums].concat() {
+                assert!(y.to_f64().iter().all(|&y| y == 0.0), "{device} {sizes:?}");
+            }
         }
     }
 }

@@ -226,8 +226,6 @@ impl Operand {
         let outer_stride = match outer_axes.groups()[..] {
             [] => 0,
             [(_, stride)] => stride,
-            // An array without elements is contiguous whatever its strides are; none is followed.
-            _ if x.layout().count() == 0 => 0,
             _ => return None,
         };
         Some(Operand {
