@@ -2,15 +2,18 @@
 //! Saved adapters are in `golden_peft.rs`.
 //!
 //! A small BERT and its values are committed under `tests/golden` (made by
-//! `tools/make_tiny_golden.py`). `ENGRAD_GOLDEN=DIR` adds all-MiniLM-L6-v2, whose files are looked
-//! for in `DIR/../models`. `ENGRAD_DEVICE=reference|cpu|gpu` restricts the run to one device.
-//! Each line says how far the largest error is from zero, relative to the largest magnitude stored;
-//! the last one counts.
+//! `tools/make_tiny_golden.py`). `ENGRAD_GOLDEN=DIR` adds another folder of the same format; published
+//! models such as all-MiniLM-L6-v2 are looked for in `DIR/../models`. `ENGRAD_DEVICE=reference|cpu|gpu` restricts the run to one device.
+//! Each line says how far the largest error is from zero, relative to the largest magnitude stored; the
+//! last one counts folders, each of which passes when all in it does, on every device.
 
 mod common;
 mod stored;
+#[path = "../examples/common/tokens.rs"]
+mod tokens;
 mod zoo;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -23,13 +26,12 @@ use stored::{Stored, deviation, summarised};
 
 /// A model and where its references lie.
 struct Subject {
-    name: &'static str,
     /// Holds `config.json` and `model.safetensors`.
     model: PathBuf,
-    /// Holds the folders `models` and `train`.
-    golden: PathBuf,
-    /// The names of its references below `models` and `train`.
-    names: [&'static str; 2],
+    /// Holds hidden states and gradients.
+    values: PathBuf,
+    /// The stored training run.
+    curve: PathBuf,
     /// Steps of a curve that the reference device follows; it takes seconds for each of a real model.
     reference_steps: usize,
     /// How exactly the values were stored: MiniLM's were partly rounded to f32.
@@ -59,68 +61,97 @@ fn tolerance(subject: &Subject, device: &Device) -> Tolerance {
 
 fn main() {
     let mut report = Report::default();
-    let mut subjects = vec![Subject {
-        name: "bert_tiny",
-        model: "tests/golden/models/bert_tiny".into(),
-        golden: "tests/golden".into(),
-        names: ["bert_tiny", "bert_tiny"],
-        reference_steps: usize::MAX,
-        stored_to: 1e-12,
-    }];
-    match std::env::var_os("ENGRAD_GOLDEN").map(PathBuf::from) {
-        Some(golden) => {
-            let model = golden.join("../models/all-MiniLM-L6-v2");
-            tokens(&golden, &model, &mut report);
-            let names = ["minilm", "minilm_cola"];
-            subjects.push(Subject {
-                name: "MiniLM",
-                model,
-                golden,
-                names,
-                reference_steps: 2,
-                stored_to: 1e-7,
-            });
-        }
-        None => println!("skipped: all-MiniLM-L6-v2 (set ENGRAD_GOLDEN to a folder of references)"),
-    }
     let only = std::env::var("ENGRAD_DEVICE").unwrap_or_default();
-    let devices: Vec<(String, Device)> = common::devices()
+    let devices: Vec<Device> = common::devices()
         .into_iter()
-        .map(|device| (device.to_string(), device))
-        .filter(|(name, _)| only.is_empty() || *name == only)
+        .filter(|device| only.is_empty() || device.to_string() == only)
         .collect();
-    zoo::run(Path::new("tests/golden"), &devices, &mut report);
-    if let Some(golden) = std::env::var_os("ENGRAD_GOLDEN") {
-        zoo::run(Path::new(&golden), &devices, &mut report);
+    let published = std::env::var_os("ENGRAD_GOLDEN").map(PathBuf::from);
+    if published.is_none() {
+        println!("skipped: published models (set ENGRAD_GOLDEN to a folder of references)");
     }
-    for subject in &subjects {
-        for (name, device) in &devices {
-            report.context = format!("{} on {name}", subject.name);
-            hidden_states(subject, device, &mut report);
-            gradients(subject, device, &mut report);
-            curves(subject, device, &mut report);
+    for golden in [Some("tests/golden".into()), published].into_iter().flatten() {
+        let mut folders: Vec<_> = std::fs::read_dir(golden.join("models"))
+            .expect("the golden folder has models")
+            .map(|entry| entry.expect("readable").path())
+            .collect();
+        folders.sort();
+        for folder in folders.iter().filter(|folder| has_values(folder)) {
+            for device in &devices {
+                report.begin(folder, device);
+                // What stops one folder is its failure, and the others go on.
+                let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    check(&golden, folder, device, &mut report);
+                }));
+                if checked.is_err() {
+                    report.that(false, "stopped by the panic above");
+                }
+            }
         }
     }
-    println!("{} passed, {} failed", report.passed, report.failed);
-    std::process::exit(i32::from(report.failed > 0));
+    println!("{} passed, {} failed", report.count(true), report.count(false));
+    std::process::exit(i32::from(report.count(false) > 0 || report.folders.is_empty()));
 }
 
-/// Counts and prints.
+/// A folder without values of its own holds the base of adapters.
+fn has_values(folder: &Path) -> bool {
+    let mut files = std::fs::read_dir(folder).expect("readable").map(|file| file.expect("readable").path());
+    files.any(|file| file.extension().is_some_and(|end| end == "json") && !file.ends_with("config.json"))
+}
+
+/// All that is stored in a folder of `golden/models`.
+fn check(golden: &Path, folder: &Path, device: &Device, report: &mut Report) {
+    let name = folder.file_name().expect("it was listed").to_string_lossy();
+    let published = golden.join("../models");
+    let subject = |model, curve, reference_steps, stored_to| Subject {
+        model,
+        values: folder.into(),
+        curve: golden.join("train").join(curve).join("run"),
+        reference_steps,
+        stored_to,
+    };
+    let subject = match &*name {
+        "bert_tiny" => subject(folder.into(), "bert_tiny", usize::MAX, 1e-12),
+        "minilm" => subject(published.join("all-MiniLM-L6-v2"), "minilm_cola", 2, 1e-7),
+        "gpt2-bpe" => return token_ids(folder, &published.join("gpt2-bpe"), report),
+        _ => return zoo::check(folder, &published, device, report),
+    };
+    if folder.join("tokenise.json").exists() {
+        token_ids(folder, &subject.model, report);
+    }
+    hidden_states(&subject, device, report);
+    gradients(&subject, device, report);
+    curves(&subject, device, report);
+}
+
+/// Prints what each check found and knows which folders failed.
 #[derive(Default)]
 struct Report {
+    folders: BTreeMap<PathBuf, bool>,
+    folder: PathBuf,
     context: String,
-    passed: usize,
-    failed: usize,
 }
 
 impl Report {
+    /// What follows belongs to `folder`, which passes when all does, on every device.
+    fn begin(&mut self, folder: &Path, device: &Device) {
+        self.folder = folder.into();
+        self.folders.entry(folder.into()).or_insert(true);
+        self.context = format!("{} on {device}", folder.file_name().unwrap_or_default().to_string_lossy());
+    }
+
     fn check(&mut self, what: &str, found: f64, allowed: f64) {
         self.that(found <= allowed, &format!("{what}: off by {found:.1e}, allowed {allowed:.0e}"));
     }
 
     fn that(&mut self, good: bool, what: &str) {
         println!("{} {}: {what}", if good { "ok  " } else { "FAIL" }, self.context);
-        *(if good { &mut self.passed } else { &mut self.failed }) += 1;
+        *self.folders.entry(self.folder.clone()).or_insert(true) &= good;
+    }
+
+    /// How many folders have passed, or not.
+    fn count(&self, passed: bool) -> usize {
+        self.folders.values().filter(|&&good| good == passed).count()
     }
 }
 
@@ -148,7 +179,7 @@ fn hidden_states(subject: &Subject, device: &Device, report: &mut Report) {
     let encoder = Encoder::from_directory(&subject.model, device).expect("the model loads");
     let allowed = tolerance(subject, device);
     for file in ["encode", "pairs"] {
-        let path = subject.golden.join("models").join(subject.names[0]).join(file);
+        let path = subject.values.join(file);
         if !path.with_extension("json").exists() {
             continue;
         }
@@ -187,7 +218,7 @@ fn hidden_states(subject: &Subject, device: &Device, report: &mut Report) {
 
 fn gradients(subject: &Subject, device: &Device, report: &mut Report) {
     let start = Instant::now();
-    let stored = Stored::read(subject.golden.join("models").join(subject.names[0]).join("classify_grad"));
+    let stored = Stored::read(subject.values.join("classify_grad"));
     let model = classifier(subject, &stored, "", device);
     let batch = batch_of(&stored, None, &model.encoder);
     let labels = stored.labels("labels", None, model.head.outputs());
@@ -237,7 +268,7 @@ fn largest(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 fn curves(subject: &Subject, device: &Device, report: &mut Report) {
-    let stored = Stored::read(subject.golden.join("train").join(subject.names[1]).join("run"));
+    let stored = Stored::read(&subject.curve);
     let run = &stored.notes;
     let lora = || {
         let model = classifier(subject, &stored, "init.", device);
@@ -304,12 +335,10 @@ fn follow(
     println!("     {}: {:.2} s a step", report.context, start.elapsed().as_secs_f64() / steps as f64);
 }
 
-/// The published tokenizer gives the stored ids, once its padding to 128 is taken off.
-fn tokens(golden: &Path, model: &Path, report: &mut Report) {
-    report.context = "tokenizer".into();
-    let mut tokenizer = tokenizers::Tokenizer::from_file(model.join("tokenizer.json")).expect("it loads");
-    tokenizer.with_padding(None);
-    let text = std::fs::read_to_string(golden.join("models/minilm/tokenise.json")).expect("readable");
+/// The published tokenizer gives the stored ids.
+fn token_ids(folder: &Path, model: &Path, report: &mut Report) {
+    let tokenizer = tokens::need(model).expect("it loads");
+    let text = std::fs::read_to_string(folder.join("tokenise.json")).expect("readable");
     let rows: Vec<serde_json::Value> = serde_json::from_str(&text).expect("a list");
     let wrong = rows.iter().filter(|row| {
         let encoding = tokenizer.encode(row["text"].as_str().expect("a text"), true).expect("it encodes");

@@ -251,23 +251,49 @@ fn a_loader_needs_something_to_load() {
 
 proptest! {
     #[test]
-    fn every_example_comes_once_in_an_epoch(count in 1usize..40, batch in 1usize..50, seed: u64, epoch in 0u64..1000) {
-        let loader = Loader::new(count, batch, seed).unwrap();
+    fn every_example_comes_once_in_an_epoch(
+        count in 1usize..40, batch in 1usize..50, seed: u64, epoch in 0u64..1000, bucket in 0usize..5,
+    ) {
+        let loader = Loader::new(count, batch, seed).unwrap().bucketed(&lengths(count), bucket);
         let batches = loader.epoch(epoch);
         prop_assert_eq!(batches.len(), loader.batches_per_epoch());
-        prop_assert!(batches[..batches.len() - 1].iter().all(|chosen| chosen.len() == batch));
+        let smaller = batches.iter().filter(|chosen| chosen.len() != batch).count();
+        prop_assert_eq!(smaller, usize::from(count % batch != 0));
         let mut all = batches.concat();
         all.sort_unstable();
         prop_assert_eq!(all, (0..count).collect::<Vec<_>>());
     }
 
     #[test]
-    fn a_batch_follows_from_seed_and_step_alone(count in 1usize..20, batch in 1usize..8, seed: u64, from in 0u64..50, length in 0u64..50) {
-        let loader = Loader::new(count, batch, seed).unwrap();
-        let all: Vec<_> = loader.steps(0, from + length).collect();
-        let later: Vec<_> = Loader::new(count, batch, seed).unwrap().steps(from, from + length).collect();
+    fn a_batch_follows_from_seed_and_step_alone(
+        count in 1usize..20, batch in 1usize..8, seed: u64, from in 0u64..50, length in 0u64..50, bucket in 0usize..5,
+    ) {
+        let loader = || Loader::new(count, batch, seed).unwrap().bucketed(&lengths(count), bucket);
+        let all: Vec<_> = loader().steps(0, from + length).collect();
+        let later: Vec<_> = loader().steps(from, from + length).collect();
         prop_assert_eq!(&all[from as usize..], later);
     }
+}
+
+/// A length for each example, in no order.
+fn lengths(count: usize) -> Vec<usize> {
+    (0..count).map(|example| example * 7 % 11).collect()
+}
+
+#[test]
+fn examples_of_like_length_share_a_batch() {
+    let (lengths, batch) = (lengths(96), 8);
+    // What a step computes: every example as long as the longest of its batch.
+    let padded = |loader: Loader| -> usize {
+        let longest = |chosen: &Vec<usize>| chosen.iter().map(|&example| lengths[example]).max();
+        loader.epoch(0).iter().map(|chosen| longest(chosen).unwrap() * chosen.len()).sum()
+    };
+    let loader = || Loader::new(lengths.len(), batch, 1).unwrap();
+    let alike = padded(loader().bucketed(&lengths, 12));
+    assert!(alike < lengths.iter().sum::<usize>() * 5 / 4, "{alike}");
+    assert!(padded(loader()) > alike * 3 / 2, "{}", padded(loader()));
+    let order = |epoch| loader().bucketed(&lengths, 12).epoch(epoch);
+    assert!(order(0) != order(1) && order(0).concat() != order(1).concat());
 }
 
 #[test]

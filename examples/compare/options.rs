@@ -57,6 +57,9 @@ pub struct Settings {
     /// Rows of a step
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub batch: u32,
+    /// Rows of like length go together, chosen among so many batches; 0: rows as they come
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(..=100_000))]
+    pub bucket: u32,
     /// Training rows at most
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub rows: u32,

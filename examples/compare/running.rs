@@ -90,7 +90,9 @@ impl Subjects {
         let rate = if method == "full" { settings.full_rate } else { settings.rate };
         let schedule = Schedule::linear(rate, (0.06 * steps as f64) as u64, steps);
         let mut trainer = Trainer::new(subject, AdamW::new(0.01), schedule).clipped(1.0).seeded(seed);
-        let loader = Loader::new(self.train.len(), settings.batch as usize, seed)?;
+        let lengths: Vec<usize> = self.train.iter().map(|row| row.tokens.len()).collect();
+        let loader = Loader::new(lengths.len(), settings.batch as usize, seed)?
+            .bucketed(&lengths, settings.bucket as usize);
 
         let progress = Progress::new(method, 0, steps);
         let (mut losses, mut times, mut ranks) = (Vec::new(), Vec::new(), Vec::new());

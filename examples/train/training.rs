@@ -12,7 +12,7 @@ use engrad::device::cpu::{forget_peak, pool_statistics};
 use engrad::nn::Module;
 use engrad::optim::{AdamW, Schedule};
 use engrad::train::{Loader, Trainer};
-use engrad::{Error, Result, Rng, Tensor};
+use engrad::{Error, Result, Tensor};
 
 use super::folder::{Folder, Line, Outcome, RESULT};
 use super::methods;
@@ -86,41 +86,6 @@ impl Best {
     }
 }
 
-/// Which rows make up the batches of an epoch: a function of seed and epoch.
-struct Batches<'a> {
-    loader: Loader,
-    settings: &'a Settings,
-    lengths: &'a [usize],
-    epoch: Option<(u64, Vec<Vec<usize>>)>,
-}
-
-impl Batches<'_> {
-    /// The rows of a batch, counted over all epochs.
-    fn rows(&mut self, number: u64) -> Vec<usize> {
-        let per_epoch = self.loader.batches_per_epoch() as u64;
-        let (epoch, at) = (number / per_epoch, (number % per_epoch) as usize);
-        if self.epoch.as_ref().is_none_or(|(known, _)| *known != epoch) {
-            self.epoch = Some((epoch, self.of_epoch(epoch)));
-        }
-        self.epoch.as_ref().map(|(_, batches)| batches[at].clone()).unwrap_or_default()
-    }
-
-    fn of_epoch(&self, epoch: u64) -> Vec<Vec<usize>> {
-        let batches = self.loader.epoch(epoch);
-        if self.settings.bucket == 0 {
-            return batches;
-        }
-        let sorted = batches.chunks(self.settings.bucket as usize).flat_map(|bucket| {
-            let mut rows = bucket.concat();
-            rows.sort_by_key(|&row| self.lengths[row]);
-            rows.chunks(self.settings.batch as usize).map(<[usize]>::to_vec).collect::<Vec<_>>()
-        });
-        let mut batches: Vec<Vec<usize>> = sorted.collect();
-        Rng::derived(self.settings.seed, (1 << 40) + epoch).shuffle(&mut batches);
-        batches
-    }
-}
-
 /// Trains, or goes on with training, and writes how it went.
 pub fn train<W: Work>(
     work: &W,
@@ -129,11 +94,11 @@ pub fn train<W: Work>(
     stop: &AtomicBool,
 ) -> std::result::Result<Outcome, Ended> {
     let (batch, accumulate) = (settings.batch as usize, u64::from(settings.accumulate));
-    let loader = Loader::new(work.lengths().len(), batch, settings.seed)?;
+    let loader = Loader::new(work.lengths().len(), batch, settings.seed)?
+        .bucketed(work.lengths(), settings.bucket as usize);
     let per_epoch = (loader.batches_per_epoch() as u64).div_ceil(accumulate);
     let steps = settings.steps.unwrap_or(settings.epochs * per_epoch);
     let interval = settings.evaluate.unwrap_or(per_epoch).min(steps);
-    let mut batches = Batches { loader, settings, lengths: work.lengths(), epoch: None };
 
     let subject = methods::prepare(work.model(), settings, work.targets(), &work.beside(), steps)?;
     let warm_up = (settings.warm_up * steps as f64) as u64;
@@ -154,10 +119,10 @@ pub fn train<W: Work>(
     let progress = Progress::new(&settings.method, trainer.steps(), steps);
     forget_peak();
     let enough = |best: &Best| settings.patience > 0 && best.worse >= settings.patience;
+    let mut batches = loader.steps(trainer.steps() * accumulate, u64::MAX);
     while trainer.steps() < steps && !enough(&best) {
-        let first = trainer.steps() * accumulate;
         let parts: Result<Vec<W::Batch>> =
-            (first..first + accumulate).map(|number| work.batch(&batches.rows(number))).collect();
+            batches.by_ref().take(accumulate as usize).map(|rows| work.batch(&rows)).collect();
         let parts = parts?;
         let started = Instant::now();
         let done = trainer.step_over(parts.len(), |part| work.loss(&parts[part]))?;

@@ -9,10 +9,19 @@ pub struct Loader {
     count: usize,
     batch: usize,
     seed: u64,
+    buckets: Option<Buckets>,
+}
+
+/// Which examples are of like length.
+#[derive(Clone, Debug, PartialEq)]
+struct Buckets {
+    lengths: Vec<usize>,
+    /// Batches of a bucket.
+    batches: usize,
 }
 
 impl Loader {
-    /// Batches of at most `batch` out of `count` examples; the last of an epoch may be smaller.
+    /// Batches of at most `batch` out of `count` examples; one of an epoch may be smaller.
     ///
     /// **Errors** when there are no examples, or a batch would be empty.
     pub fn new(count: usize, batch: usize, seed: u64) -> Result<Loader> {
@@ -21,7 +30,18 @@ impl Loader {
                 "{count} examples in batches of {batch}: there is nothing to train on"
             )));
         }
-        Ok(Loader { count, batch, seed })
+        Ok(Loader { count, batch, seed, buckets: None })
+    }
+
+    /// Puts examples of like length together, so that little is padded: each bucket of so many batches is
+    /// sorted by `lengths` (`[count]`) and cut anew, then the epoch's batches are shuffled. With 0 or 1
+    /// batches to a bucket every batch keeps its examples.
+    ///
+    /// **Panics** when there is not one length for each example.
+    pub fn bucketed(self, lengths: &[usize], batches: usize) -> Loader {
+        assert_eq!(lengths.len(), self.count, "a length for each example");
+        let buckets = (batches > 1).then(|| Buckets { lengths: lengths.to_vec(), batches });
+        Loader { buckets, ..self }
     }
 
     /// How many batches an epoch has.
@@ -33,7 +53,17 @@ impl Loader {
     pub fn epoch(&self, epoch: u64) -> Vec<Vec<usize>> {
         let mut order: Vec<usize> = (0..self.count).collect();
         Rng::derived(self.seed, epoch).shuffle(&mut order);
-        order.chunks(self.batch).map(<[usize]>::to_vec).collect()
+        let Some(Buckets { lengths, batches }) = &self.buckets else {
+            return order.chunks(self.batch).map(<[usize]>::to_vec).collect();
+        };
+        let mut cut = Vec::new();
+        for bucket in order.chunks_mut(self.batch * batches) {
+            bucket.sort_by_key(|&example| lengths[example]);
+            cut.extend(bucket.chunks(self.batch).map(<[usize]>::to_vec));
+        }
+        // Longer ones would otherwise come last in every bucket.
+        Rng::derived(self.seed, (1 << 40) + epoch).shuffle(&mut cut);
+        cut
     }
 
     /// The batches from a step (counted over all epochs) up to another.

@@ -1,7 +1,6 @@
-//! Every folder of `models` against PyTorch, except those that `golden_models.rs` knows in more detail.
-//!
-//! A folder passes when all in it does: scores, hidden states, loss, the gradient of every parameter,
-//! greedy and beam-search texts, and a round trip through our own files.
+//! A folder of `models` against PyTorch, except those that `golden_models.rs` knows in more detail: scores,
+//! hidden states, loss, the gradient of every parameter, greedy and beam-search texts, and a round trip
+//! through our own files.
 
 use std::path::{Path, PathBuf};
 
@@ -15,39 +14,22 @@ use engrad::{Device, Gradients, Mask, Reduction, Tensor, inference};
 use crate::Report;
 use crate::stored::{Stored, deviation, where_kept};
 
-/// Checks every folder of `golden/models` that is of a known kind.
-pub fn run(golden: &Path, devices: &[(String, Device)], report: &mut Report) {
-    let mut folders: Vec<_> = std::fs::read_dir(golden.join("models"))
-        .expect("the golden folder has models")
-        .map(|entry| entry.expect("readable").path())
-        .collect();
-    folders.sort();
-    for folder in folders {
-        let name = folder.file_name().expect("it was listed").to_string_lossy().into_owned();
-        // Only tokens, or known in more detail, or without values of its own, below an adapter.
-        let files = std::fs::read_dir(&folder).expect("readable").count();
-        if ["gpt2-bpe", "minilm", "bert_tiny"].contains(&name.as_str()) || files == 2 {
-            continue;
-        }
-        for (device_name, device) in devices {
-            let (logits, gradient) = match device {
-                Device::Reference => (1e-7, 1e-7),
-                _ => (2e-5, 1e-4),
-            };
-            let mut folder =
-                Folder { path: &folder, device, logits, gradient, worst: [0.0; 2], wrong: Vec::new() };
-            match name.as_str() {
-                "stories260K" | "capp-gpt2" => folder.pretrained(&golden.join("../models").join(&name)),
-                _ if name.starts_with("nn_transformer") => folder.transformer(name.contains("pre")),
-                _ => folder.model(),
-            }
-            report.context = format!("{name} on {device_name}");
-            let [values, gradients] = folder.worst;
-            let what =
-                format!("values off by {values:.1e}, gradients by {gradients:.1e}{}", folder.wrong.join(""));
-            report.that(folder.wrong.is_empty(), &what);
-        }
+/// Checks a folder of `golden/models`; a published model's own files lie in `published`.
+pub fn check(path: &Path, published: &Path, device: &Device, report: &mut Report) {
+    let name = path.file_name().expect("it was listed").to_string_lossy();
+    let (logits, gradient) = match device {
+        Device::Reference => (1e-7, 1e-7),
+        _ => (2e-5, 1e-4),
+    };
+    let mut folder = Folder { path, device, logits, gradient, worst: [0.0; 2], wrong: Vec::new() };
+    match &*name {
+        "stories260K" | "capp-gpt2" => folder.pretrained(&published.join(&*name)),
+        _ if name.starts_with("nn_transformer") => folder.transformer(name.contains("pre")),
+        _ => folder.model(),
     }
+    let [values, gradients] = folder.worst;
+    let what = format!("values off by {values:.1e}, gradients by {gradients:.1e}{}", folder.wrong.join(""));
+    report.that(folder.wrong.is_empty(), &what);
 }
 
 /// One folder on one device.
