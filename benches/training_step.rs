@@ -141,6 +141,7 @@ fn encoder(options: &Options) -> (Classifier, TokenBatch, Ids) {
         hidden_act: Activation::Gelu,
         hidden_dropout_prob: 0.0,
         attention_probs_dropout_prob: 0.0,
+        classifier_dropout: None,
         initializer_range: 0.02,
         pad_token_id: 0,
     };

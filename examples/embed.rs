@@ -141,6 +141,7 @@ fn own(device: &Device) -> Result<Encoder> {
         hidden_act: Activation::Gelu,
         hidden_dropout_prob: 0.0,
         attention_probs_dropout_prob: 0.0,
+        classifier_dropout: None,
         initializer_range: 0.02,
         pad_token_id: 0,
     };

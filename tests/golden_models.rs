@@ -163,7 +163,12 @@ fn batch_of(stored: &Stored, step: Option<usize>, encoder: &Encoder) -> TokenBat
 fn classifier(subject: &Subject, head: &Stored, prefix: &str, device: &Device) -> Classifier {
     // The references were made without dropout.
     let config = EncoderConfig::read(&subject.model).expect("the configuration loads");
-    let config = EncoderConfig { hidden_dropout_prob: 0.0, attention_probs_dropout_prob: 0.0, ..config };
+    let config = EncoderConfig {
+        hidden_dropout_prob: 0.0,
+        attention_probs_dropout_prob: 0.0,
+        classifier_dropout: None,
+        ..config
+    };
     let encoder = Encoder::new(&config, &mut Rng::seeded(0), device).expect("it fits");
     files::load(subject.model.join("model.safetensors"), &encoder).expect("the model loads");
     let model =

@@ -5,8 +5,8 @@ mod tiny;
 
 use std::collections::BTreeMap;
 
-use engrad::nn::{self, Encoder, EncoderConfig, Module, Pattern, files, named_params, summary};
-use engrad::{Device, Error, Ids, Rng, Tensor};
+use engrad::nn::{self, Classifier, Encoder, EncoderConfig, Module, Pattern, files, named_params, summary};
+use engrad::{Device, Error, Ids, Rng, Tensor, training};
 use half::{bf16, f16};
 use proptest::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
@@ -364,6 +364,21 @@ fn a_model_too_large_for_any_memory_is_refused_before_it_costs_any() {
     let error = Encoder::from_directory(folder.path(), &Device::Cpu).err().unwrap().to_string();
     let expected = "embeddings.word_embeddings.weight is [12, 8] in the file, [2097152, 4096] in the model";
     assert!(error.contains(expected), "{error}");
+}
+
+#[test]
+fn a_head_drops_what_its_own_probability_says() {
+    let batch = |model: &Classifier| model.encoder.batch(&[vec![1, 2, 3]], None).unwrap();
+    for (own, differs) in [(None, false), (Some(0.0), false), (Some(0.5), true)] {
+        let config = EncoderConfig { classifier_dropout: own, ..tiny::config() };
+        let model = tiny::classifier(&config, &Device::Cpu);
+        let scores = |seed| training(seed, || model.forward(&batch(&model)).to_vec());
+        let all: Vec<_> = (0..8).map(scores).collect();
+        assert_eq!(all.iter().any(|scores| *scores != all[0]), differs, "{own:?}");
+    }
+    let mut json = published();
+    json["classifier_dropout"] = json!(0.25);
+    assert_eq!(read(&json.to_string()).unwrap().head_dropout(), 0.25);
 }
 
 #[test]

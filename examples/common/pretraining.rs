@@ -22,6 +22,7 @@ pub fn config(language: &Language) -> EncoderConfig {
         hidden_act: Activation::Gelu,
         hidden_dropout_prob: 0.0,
         attention_probs_dropout_prob: 0.0,
+        classifier_dropout: None,
         initializer_range: 0.08,
         pad_token_id: PADDING,
     }

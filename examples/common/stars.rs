@@ -37,6 +37,7 @@ pub fn model(seed: u64, device: &Device) -> Result<Classifier> {
         hidden_act: Activation::Gelu,
         hidden_dropout_prob: 0.0,
         attention_probs_dropout_prob: 0.0,
+        classifier_dropout: None,
         initializer_range: 0.1,
         pad_token_id: PADDING,
     };

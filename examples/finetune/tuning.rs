@@ -66,6 +66,7 @@ impl Tuning<'_> {
         let config = EncoderConfig {
             hidden_dropout_prob: dropout,
             attention_probs_dropout_prob: dropout,
+            classifier_dropout: None,
             ..EncoderConfig::read(self.base)?
         };
         let encoder = Encoder::new(&config, rng, &self.options.on.device)?;

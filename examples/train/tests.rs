@@ -34,6 +34,7 @@ fn tiny() -> tempfile::TempDir {
         hidden_act: Activation::Gelu,
         hidden_dropout_prob: 0.1,
         attention_probs_dropout_prob: 0.1,
+        classifier_dropout: None,
         initializer_range: 0.3,
         pad_token_id: 0,
     };

@@ -23,6 +23,7 @@ pub fn config() -> EncoderConfig {
         hidden_act: Activation::Gelu,
         hidden_dropout_prob: 0.0,
         attention_probs_dropout_prob: 0.0,
+        classifier_dropout: None,
         initializer_range: 0.3,
         pad_token_id: 0,
     }

@@ -32,6 +32,9 @@ pub struct EncoderConfig {
     pub hidden_dropout_prob: f64,
     #[serde(default)]
     pub attention_probs_dropout_prob: f64,
+    /// The dropout before a classifying head, where it is not `hidden_dropout_prob`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classifier_dropout: Option<f64>,
     /// The standard deviation of fresh weights.
     #[serde(default = "initial_deviation")]
     pub initializer_range: f64,
@@ -87,6 +90,11 @@ impl EncoderConfig {
         Ok((family, config))
     }
 
+    /// The probability with which a classifying head drops an element of its input.
+    pub fn head_dropout(&self) -> f64 {
+        self.classifier_dropout.unwrap_or(self.hidden_dropout_prob)
+    }
+
     /// **Errors** when the numbers contradict one another.
     pub fn check(&self) -> Result<()> {
         check_sizes(&[
@@ -107,6 +115,7 @@ impl EncoderConfig {
         check_probabilities(&[
             ("hidden_dropout_prob", self.hidden_dropout_prob),
             ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
+            ("classifier_dropout", self.head_dropout()),
         ])?;
         check_eps("layer_norm_eps", self.layer_norm_eps)?;
         if self.pad_token_id as usize >= self.vocab_size {

@@ -47,7 +47,7 @@ impl Classifier {
     /// The score of each class: `[batch, labels]`.
     #[track_caller]
     pub fn forward(&self, batch: &TokenBatch) -> Tensor {
-        let dropout = self.encoder.config().hidden_dropout_prob;
+        let dropout = self.encoder.config().head_dropout();
         let pooled = match &self.dense {
             None => self.encoder.pooled(batch),
             Some(dense) => dense.forward(&self.encoder.first(batch).dropout(dropout)).tanh(),
@@ -93,7 +93,7 @@ impl TokenClassifier {
     /// The score of each class for each token: `[batch, time, labels]`.
     #[track_caller]
     pub fn forward(&self, batch: &TokenBatch) -> Tensor {
-        let dropout = self.encoder.config().hidden_dropout_prob;
+        let dropout = self.encoder.config().head_dropout();
         self.head.forward(&self.encoder.forward(batch).dropout(dropout))
     }
 }
