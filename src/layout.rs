@@ -3,7 +3,7 @@
 //! Element `[i, j, k]` is found at `offset + i·strides[0] + j·strides[1] + k·strides[2]`.
 //! Permuting, slicing, flipping and broadcasting therefore only compute a new `Layout` and move
 //! no data: a broadcast axis has stride 0, a flipped one a negative stride.
-//! Read next: `expr.rs` (what is computed per element), then `device/array.rs` (layout + buffer).
+//! Read next: `expr/mod.rs` (what is computed per element), then `device/array.rs` (layout + buffer).
 
 use crate::error::refuse;
 

@@ -3,7 +3,8 @@
 
 mod common;
 
-use common::table::{Case, Outcome, Row, table};
+use common::row::{Case, Outcome, Row};
+use common::table::table;
 use engrad::Device;
 use engrad::device::cpu::poison_new_buffers;
 

@@ -3,7 +3,8 @@
 //!
 //! A small BERT and its values are committed under `tests/golden` (made by
 //! `tools/make_tiny_golden.py`). `ENGRAD_GOLDEN=DIR` adds another folder of the same format; published
-//! models such as all-MiniLM-L6-v2 are looked for in `DIR/../models`. `ENGRAD_DEVICE=reference|cpu|gpu` restricts the run to one device.
+//! models such as all-MiniLM-L6-v2 are looked for in `DIR/../models`. `ENGRAD_DEVICE=reference|cpu|gpu`
+//! restricts the run to one device.
 //! Each line says how far the largest error is from zero, relative to the largest magnitude stored; the
 //! last one counts folders, each of which passes when all in it does, on every device.
 

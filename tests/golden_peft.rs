@@ -99,8 +99,8 @@ fn allocation(root: &Path, path: &Path, device: &Device) -> bool {
     let good = decided && loss_off <= allowed[0] && value_off <= allowed[1];
     let (mark, same) = (if good { "ok  " } else { "FAIL" }, if decided { "the same" } else { "other" });
     println!(
-        "{mark} adalora_allocation on {device}: losses off by {loss_off:.1e}, values by {value_off:.1e}, {same} ranks at \
-         every step"
+        "{mark} adalora_allocation on {device}: losses off by {loss_off:.1e}, values by {value_off:.1e}, \
+         {same} ranks at every step"
     );
     good
 }

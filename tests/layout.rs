@@ -370,7 +370,7 @@ proptest! {
 fn products_and_sums_of_empty_views_are_zeros() {
     for device in devices() {
         for sizes in [[0, 3, 4, 5, 6], [2, 0, 4, 5, 6], [2, 3, 4, 0, 6], [2, 3, 4, 5, 0]] {
-            let x = Tensor::uniform(1.0, 2.0, &sizes, &mut Rng::seeded(1), &device);
+            let x = Tensor::uniform(1.0, 2.0, sizes, &mut Rng::seeded(1), &device);
             let x = x.permute(&[2, 1, 0, 3, 4]);
             let y = x.t().matmul(&x);
             assert_eq!(y.sizes(), [sizes[2], sizes[1], sizes[0], sizes[4], sizes[4]], "{device}");

@@ -42,13 +42,22 @@ on_every_device! {
     fn growing_changes_no_output_bit_and_leaves_old_blocks_alone(device) {
         for variant in [Variant::Block, Variant::Single] {
             let model = model(device);
-            let method = TriAdaptLora { variant, interval: 1, increment: Some(3), growth: RankGrowth::Fixed, top_k: 4, safe: false, ..TriAdaptLora::new(7, 9) };
+            let method = TriAdaptLora {
+                variant,
+                interval: 1,
+                increment: Some(3),
+                growth: RankGrowth::Fixed,
+                top_k: 4,
+                safe: false,
+                ..TriAdaptLora::new(7, 9)
+            };
             let mut tuned = adapters::attach(&model, SQUARE, method).unwrap();
             scatter(&tuned, 9);
             let nothing = (engrad::Gradients::default(), std::collections::HashMap::new());
             for number in 1..=2 {
                 let before = output(&model);
-                let old: Vec<(String, u64, Vec<f64>)> = tuned.trainable().iter().map(|(path, param)| (path.clone(), param.id(), param.value().to_f64())).collect();
+                let remembered = |(path, param): (String, Param)| (path, param.id(), param.value().to_f64());
+                let old: Vec<_> = tuned.trainable().into_iter().map(remembered).collect();
                 tuned.after_update(&adapters::Update::new(number, &nothing.0, &nothing.1)).unwrap();
                 assert_eq!(tuned.ranks(), [1 + 3 * number as usize; 4]);
                 assert_eq!(output(&model), before, "{variant:?}");
@@ -58,7 +67,9 @@ on_every_device! {
                     assert!(param.id() == *id && param.value().to_f64() == *values, "{path}");
                 }
                 // New rows and columns of T learn first; the new A and B have gradients of exactly 0.
-                let values: Vec<(String, Tensor)> = now.iter().filter(|(path, _)| old.iter().all(|(other, ..)| other != path)).map(|(path, param)| (path.clone(), param.value())).collect();
+                let is_new = |(path, _): &&(String, Param)| old.iter().all(|(other, ..)| other != path);
+                let values: Vec<_> =
+                    now.iter().filter(is_new).map(|(path, param)| (path, param.value())).collect();
                 assert!(!values.is_empty());
                 let gradients = tiny::loss(&model).backward();
                 for (path, value) in values {

@@ -6,7 +6,8 @@ mod common;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use common::table::{Case, Outcome, table};
+use common::row::{Case, Outcome};
+use common::table::table;
 use common::{compare, largest, on_every_fast_device, poison, test_on};
 use engrad::{Device, Gradcheck};
 

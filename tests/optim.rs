@@ -222,8 +222,14 @@ on_every_device! {
         let (two, three, one) = (Tensor::zeros([2], device), Tensor::zeros([3], device), Tensor::full(1.5, [], device));
         let rows: [(&str, HashMap<String, Tensor>); 3] = [
             ("square is missing", state(&[("mean", two.clone())])),
-            ("mean is [3], expected [2]", state(&[("mean", three.clone()), ("square", two.clone()), ("steps", one.clone())])),
-            ("steps is 1.5, expected a count", state(&[("mean", two.clone()), ("square", two.clone()), ("steps", one)])),
+            (
+                "mean is [3], expected [2]",
+                state(&[("mean", three.clone()), ("square", two.clone()), ("steps", one.clone())]),
+            ),
+            (
+                "steps is 1.5, expected a count",
+                state(&[("mean", two.clone()), ("square", two.clone()), ("steps", one)]),
+            ),
         ];
         for (expected, state) in rows {
             let error = AdamW::default().restore(&param, &state).unwrap_err().to_string();

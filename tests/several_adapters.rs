@@ -108,7 +108,8 @@ on_every_device! {
             let again = tempfile::tempdir().unwrap();
             loaded.save_one("second", again.path()).unwrap();
             for file in ["adapter_config.json", "adapter_model.safetensors"] {
-                let [before, after] = [folder.path().join("other"), again.path().into()].map(|at| std::fs::read(at.join(file)).unwrap());
+                let folders = [folder.path().join("other"), again.path().into()];
+                let [before, after] = folders.map(|at| std::fs::read(at.join(file)).unwrap());
                 assert!(before == after, "{file}");
             }
         });
@@ -183,7 +184,8 @@ on_every_device! {
                 // SAN, SSF and BitFit change biases, norm tuning norms; LoRA does neither. IA3 multiplies them.
                 // Bottlenecks are no change of weights.
                 Err(error) => {
-                    let beyond = |name: &str| ["san", "ssf", "bitfit", "norms", "ia3", "bottleneck"].iter().any(|kind| name.starts_with(kind));
+                    let kinds = ["san", "ssf", "bitfit", "norms", "ia3", "bottleneck"];
+                    let beyond = |name: &str| kinds.iter().any(|kind| name.starts_with(kind));
                     assert!(beyond(first.name) || beyond(second.name), "{error}");
                     assert!(error.to_string().contains("LoRA cannot say"), "{error}");
                 }
@@ -193,7 +195,8 @@ on_every_device! {
                     let found = updates(&mut tuned, "sum");
                     for (layer, found) in found.iter().enumerate() {
                         let start = |at: usize| if layer + 1 < parts[0].len() { 0.0 } else { base[at] };
-                        let sum = |at: usize| (0..2).map(|part| weights[part].1 * (parts[part][layer][at] - start(at))).sum::<f64>();
+                        let term = |part: usize, at| weights[part].1 * (parts[part][layer][at] - start(at));
+                        let sum = |at| (0..2).map(|part| term(part, at)).sum::<f64>();
                         let expected: Vec<f64> = (0..found.len()).map(|at| start(at) + sum(at)).collect();
                         common::compare(found, &expected, 3e-6).unwrap();
                     }

@@ -1,5 +1,6 @@
 //! Every shader is read, checked and translated for all three drivers, on a machine without any: with
-//! naga, the compiler inside wgpu, and with tint where it is installed. The limits are those every WebGPU adapter keeps.
+//! naga, the compiler inside wgpu, and with tint where it is installed. The limits are those every
+//! WebGPU adapter keeps.
 #![cfg(feature = "gpu")]
 
 use engrad::device::gpu::{Sharing, pipeline, render};

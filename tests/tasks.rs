@@ -25,76 +25,72 @@ fn read(task: Understanding, files: &[(&str, &str)]) -> Result<Examples> {
 #[test]
 fn every_published_layout_is_read() {
     use Understanding::*;
-    let pair = |label| example("one, two", Some("\"a\" b"), label);
-    // Task, training file, measuring file, the same two rows in the task's own columns, labels.
-    let rows: [(Understanding, &str, &str, &str, [Example; 2]); 9] = [
+    // Task, files to train and to measure on, header, and two lines with their labels.
+    type Lines = [(&'static str, f64); 2];
+    let rows: [(Understanding, [&str; 2], &str, Lines); 9] = [
         (
             Cola,
-            "in_domain_train.tsv",
-            "in_domain_dev.tsv",
-            "gj04\t1\t\ta b\nks08\t0\t*\tc d\n",
-            sentences(&["a b", "c d"]),
+            ["in_domain_train.tsv", "in_domain_dev.tsv"],
+            "",
+            [("gj04\t1\t\tFIRST\n", 1.0), ("ks08\t0\t*\tFIRST\n", 0.0)],
         ),
-        (Cola, "train.tsv", "dev.tsv", "gj04\t1\t\ta b\r\nks08\t0\t*\tc d\r\n", sentences(&["a b", "c d"])),
+        (Cola, ["train.tsv", "dev.tsv"], "", [("gj04\t1\t\tFIRST\r\n", 1.0), ("ks08\t0\t*\tFIRST\r\n", 0.0)]),
         (
             Rte,
-            "train.tsv",
-            "dev.tsv",
-            "index\tsentence1\tsentence2\tlabel\n0\tone, two\t\"a\" b\tentailment\n1\tone, two\t\"a\" b\tnot_entailment\n",
-            [pair(1.0), pair(0.0)],
+            ["train.tsv", "dev.tsv"],
+            "index\tsentence1\tsentence2\tlabel\n",
+            [("0\tFIRST\tSECOND\tentailment\n", 1.0), ("1\tFIRST\tSECOND\tnot_entailment\n", 0.0)],
         ),
         (
             Stsb,
-            "sts-train.csv",
-            "sts-dev.csv",
-            "news\tf\t2012\t1\t3.750\tone, two\t\"a\" b\nnews\tf\t2012\t1\t0\tone, two\t\"a\" b\thttp\tx",
-            [pair(3.75), pair(0.0)],
+            ["sts-train.csv", "sts-dev.csv"],
+            "",
+            [
+                ("news\tf\t2012\t1\t3.750\tFIRST\tSECOND\n", 3.75),
+                ("news\tf\t2012\t1\t0\tFIRST\tSECOND\thttp\tx", 0.0),
+            ],
         ),
         (
             Stsb,
-            "train.tsv",
-            "dev.tsv",
-            "index\tgenre\tsentence1\tsentence2\tscore\n0\tx\tone, two\t\"a\" b\t5.0\n0\tx\tone, two\t\"a\" b\t1\n",
-            [pair(5.0), pair(1.0)],
+            ["train.tsv", "dev.tsv"],
+            "index\tgenre\tsentence1\tsentence2\tscore\n",
+            [("0\tx\tFIRST\tSECOND\t5.0\n", 5.0), ("0\tx\tFIRST\tSECOND\t1\n", 1.0)],
         ),
         (
             Mnli,
-            "train.tsv",
-            "dev_matched.tsv",
-            "index\tsentence1\tsentence2\tgold_label\n0\tone, two\t\"a\" b\tcontradiction\n0\tone, two\t\"a\" b\tneutral\n",
-            [pair(2.0), pair(1.0)],
+            ["train.tsv", "dev_matched.tsv"],
+            "index\tsentence1\tsentence2\tgold_label\n",
+            [("0\tFIRST\tSECOND\tcontradiction\n", 2.0), ("0\tFIRST\tSECOND\tneutral\n", 1.0)],
         ),
         (
             Qnli,
-            "train.tsv",
-            "dev.tsv",
-            "index\tquestion\tsentence\tlabel\n0\tone, two\t\"a\" b\tentailment\n1\tone, two\t\"a\" b\tnot_entailment\n",
-            [pair(1.0), pair(0.0)],
+            ["train.tsv", "dev.tsv"],
+            "index\tquestion\tsentence\tlabel\n",
+            [("0\tFIRST\tSECOND\tentailment\n", 1.0), ("1\tFIRST\tSECOND\tnot_entailment\n", 0.0)],
         ),
         (
             Qqp,
-            "train.tsv",
-            "dev.tsv",
-            "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n0\t1\t2\tone, two\t\"a\" b\t1\n0\t1\t2\tone, two\t\"a\" b\t0\n",
-            [pair(1.0), pair(0.0)],
+            ["train.tsv", "dev.tsv"],
+            "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n",
+            [("0\t1\t2\tFIRST\tSECOND\t1\n", 1.0), ("0\t1\t2\tFIRST\tSECOND\t0\n", 0.0)],
         ),
         (
             Mrpc,
-            "train.tsv",
-            "dev.tsv",
-            "\u{feff}Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t1\t2\tone, two\t\"a\" b\n0\t1\t2\tone, two\t\"a\" b\n",
-            [pair(1.0), pair(0.0)],
+            ["train.tsv", "dev.tsv"],
+            "\u{feff}Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n",
+            [("1\t1\t2\tFIRST\tSECOND\n", 1.0), ("0\t1\t2\tFIRST\tSECOND\n", 0.0)],
         ),
     ];
-    for (task, train, dev, text, expected) in rows {
+    let [first, second] = ["one, two", "\"a\" b"];
+    for (task, files, header, lines) in rows {
+        let text = lines.map(|(line, _)| line.replace("FIRST", first).replace("SECOND", second)).concat();
+        let text = header.to_string() + &text;
+        let expected =
+            lines.map(|(line, label)| example(first, line.contains("SECOND").then_some(second), label));
         let read =
-            read(task, &[(train, text), (dev, text)]).unwrap_or_else(|error| panic!("{task}: {error}"));
-        assert_eq!((&read.train[..], &read.dev[..]), (&expected[..], &expected[..]), "{task} from {train}");
+            read(task, &files.map(|file| (file, &*text))).unwrap_or_else(|error| panic!("{task}: {error}"));
+        assert_eq!((&read.train[..], &read.dev[..]), (&expected[..], &expected[..]), "{task} {files:?}");
     }
-}
-
-fn sentences(texts: &[&str; 2]) -> [Example; 2] {
-    [example(texts[0], None, 1.0), example(texts[1], None, 0.0)]
 }
 
 #[test]
@@ -304,9 +300,11 @@ fn records_become_prompts_with_all_texts_that_say_them() {
     assert_eq!((&records.train[0], records.train.len(), records.dev.len()), (&first, 9, 1));
     assert_eq!(records.dev[0].prompt, "name : N9 | area : city, centre");
 
-    let webnlg = br#"{"entries": [{"1": {"modifiedtripleset": [{"subject": "A", "property": "in", "object": "B"},
-        {"subject": "B", "property": "of", "object": "C"}], "lexicalisations": [{"comment": "good", "lex": "A is in B."},
-        {"comment": "bad", "lex": "?"}]}}, {"2": {"modifiedtripleset": [], "lexicalisations": []}}]}"#;
+    let webnlg =
+        br#"{"entries": [{"1": {"modifiedtripleset": [{"subject": "A", "property": "in", "object": "B"},
+        {"subject": "B", "property": "of", "object": "C"}],
+        "lexicalisations": [{"comment": "good", "lex": "A is in B."}, {"comment": "bad", "lex": "?"}]}},
+        {"2": {"modifiedtripleset": [], "lexicalisations": []}}]}"#;
     let records = Generation::Webnlg
         .read(directory(&[("train.json", webnlg), ("dev_part.json", webnlg)]).path())
         .unwrap();

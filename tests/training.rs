@@ -144,7 +144,8 @@ on_every_device! {
                 let batch = parts.encoder.batch(&sentences[part..=part], None).unwrap();
                 parts.forward(&batch).cross_entropy(&Ids::new([labels[part]], [1], 2).unwrap())
             }).unwrap();
-            common::compare(&[found.loss, found.norm.unwrap()], &[expected.loss, expected.norm.unwrap()], 1e-5).unwrap();
+            let [found, expected] = [found, expected].map(|step| [step.loss, step.norm.unwrap()]);
+            common::compare(&found, &expected, 1e-5).unwrap();
         }
         for ((path, found), (_, expected)) in named_params(&parts).iter().zip(named_params(&whole)) {
             println!("{path}");
@@ -266,7 +267,8 @@ proptest! {
 
     #[test]
     fn a_batch_follows_from_seed_and_step_alone(
-        count in 1usize..20, batch in 1usize..8, seed: u64, from in 0u64..50, length in 0u64..50, bucket in 0usize..5,
+        count in 1usize..20, batch in 1usize..8, seed: u64, bucket in 0usize..5,
+        from in 0u64..50, length in 0u64..50,
     ) {
         let loader = || Loader::new(count, batch, seed).unwrap().bucketed(&lengths(count), bucket);
         let all: Vec<_> = loader().steps(0, from + length).collect();

@@ -15,6 +15,8 @@
 mod curves;
 #[path = "../common/device.rs"]
 mod device;
+#[path = "../common/interruption.rs"]
+mod interruption;
 #[path = "../common/language.rs"]
 mod language;
 mod options;
@@ -35,8 +37,7 @@ mod tuning;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
 use engrad::nn;
@@ -50,17 +51,7 @@ use stage::{Ended, PRETRAINING, Record, Stages};
 use tuning::Tuning;
 
 fn main() -> ExitCode {
-    let stop = Arc::new(AtomicBool::new(false));
-    let asked = stop.clone();
-    let watching = ctrlc::set_handler(move || {
-        if asked.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("\nstopping after this step; Ctrl-C again to stop at once");
-    });
-    if let Err(error) = watching {
-        eprintln!("warning: Ctrl-C will not leave a checkpoint: {error}");
-    }
+    let stop = interruption::asked("not leave a checkpoint");
     match run(Options::parse(), &stop) {
         Ok(_) => ExitCode::SUCCESS,
         Err(Ended::Failed(error)) => {

@@ -16,6 +16,8 @@ mod answering;
 mod curves;
 mod folder;
 mod generation;
+#[path = "../common/interruption.rs"]
+mod interruption;
 mod methods;
 mod options;
 mod pictures;
@@ -35,8 +37,7 @@ mod understanding;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use engrad::Error;
 use folder::{Folder, Outcome};
@@ -46,17 +47,7 @@ use training::Ended;
 use understanding::Answering;
 
 fn main() -> ExitCode {
-    let stop = Arc::new(AtomicBool::new(false));
-    let asked = stop.clone();
-    let watching = ctrlc::set_handler(move || {
-        if asked.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("\nstopping after this step; Ctrl-C again to stop at once");
-    });
-    if let Err(error) = watching {
-        eprintln!("warning: Ctrl-C will lose the steps since the last checkpoint: {error}");
-    }
+    let stop = interruption::asked("lose the steps since the last checkpoint");
     let arguments: Vec<OsString> = std::env::args_os().collect();
     match command(&arguments, &stop) {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use engrad::nn::{Activation, Encoder, EncoderConfig, Pretrained};
@@ -209,8 +209,9 @@ fn tiny_decoder() -> tempfile::TempDir {
     let words = "[end] name : | area is in the at Ann Bob Cid north south east west . there".split(' ');
     let vocabulary: BTreeMap<&str, usize> = words.zip(0..).collect();
     let config = serde_json::json!({
-        "model_type": "gpt2", "vocab_size": vocabulary.len(), "n_embd": 32, "n_layer": 2, "n_head": 2, "initializer_range": 0.1,
-        "n_positions": 32, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "eos_token_id": 0,
+        "model_type": "gpt2", "vocab_size": vocabulary.len(), "n_embd": 32, "n_layer": 2, "n_head": 2,
+        "initializer_range": 0.1, "n_positions": 32, "eos_token_id": 0,
+        "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0,
     });
     let model = Pretrained::from_config(config, &mut Rng::seeded(1), &Device::Cpu).unwrap();
     model.save(directory.path().join("model")).unwrap();

@@ -162,9 +162,9 @@ pub fn attention_over(
     }
 }
 
-/// Whether the kernel does it, where the device gains by it. Composed are: a bias that is learned, because its gradient is a matrix of
-/// scores all the same; several parts, which are a cache and looked at by few queries; values of a
-/// larger batch than the weights; nothing to look at.
+/// Whether the kernel does it, where the device gains by it. Composed are: a bias that is learned,
+/// because its gradient is a matrix of scores all the same; several parts, which are a cache and looked
+/// at by few queries; values of a larger batch than the weights; nothing to look at.
 fn can_fuse(q: &Tensor, k: &Tensor, v: &Tensor, mask: &Mask) -> bool {
     let batch = |x: &Tensor| x.sizes()[..x.ndim() - 2].to_vec();
     let weights = broadcast(&batch(q), &batch(k));

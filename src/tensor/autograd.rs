@@ -1,9 +1,10 @@
 //! Reverse-mode automatic differentiation.
 //!
 //! Each op that has a tracked input makes a [`Node`]: one [`Edge`] per tracked input (or one for several
-//! whose gradients are computed together), holding what is needed to pull a gradient through. Nodes are numbered as they are made, so a node's number is
-//! larger than its inputs' numbers, and taking the largest pending number first *is* the reverse
-//! order: [`Tensor::backward`] needs no sort and no recursion.
+//! whose gradients are computed together), holding what is needed to pull a gradient through. Nodes are
+//! numbered as they are made, so a node's number is larger than its inputs' numbers, and taking the
+//! largest pending number first *is* the reverse order: [`Tensor::backward`] needs no sort and no
+//! recursion.
 //! Saved tensors are detached; a pull therefore records nothing, and histories have no cycles.
 //! Read next: `ops/matmul.rs` for an op with two edges, `ops/elementwise.rs` for all the others.
 

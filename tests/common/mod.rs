@@ -4,6 +4,7 @@
 // Each test file compiles this module for itself and uses a part of it.
 #![allow(dead_code, unused_macros, unused_imports)]
 
+pub mod row;
 pub mod table;
 
 use engrad::{Device, Rng, Tensor};

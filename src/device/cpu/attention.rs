@@ -1,7 +1,7 @@
 //! Attention without a stored matrix of scores, and its gradient.
 //!
 //! A block of queries meets all of its keys at once: the scores of a block stay in the second-level
-//! cache, its softmax is complete, and three quarters of the work are products of `gemm.rs`. What a
+//! cache, its softmax is complete, and three quarters of the work are products of `gemm`. What a
 //! block needs grows with the number of keys, and nothing grows with its square. The backward pass
 //! computes the weights again from each query's largest score and sum (arXiv 2205.14135, section 3.1).
 //! Keys that no query of a block may look at are passed over: those after the last query's own, and

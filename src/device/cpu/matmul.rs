@@ -1,5 +1,5 @@
-//! Matrix products: finds each matrix of a batch in its buffer and hands them to `gemm.rs`.
-//! Read next: `gemm.rs`, how a product is blocked and made fast.
+//! Matrix products: finds each matrix of a batch in its buffer and hands them to `gemm`.
+//! Read next: `gemm/mod.rs`, how a product is blocked and made fast.
 
 use super::gemm::{Matrices, gemm};
 use crate::device::array::Array;

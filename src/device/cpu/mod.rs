@@ -16,16 +16,12 @@ mod gemm;
 pub mod math;
 mod matmul;
 mod memory;
-#[allow(unsafe_code)]
-mod micro_kernel;
 mod normalise;
 mod recurrence;
 mod reduce;
 pub(crate) mod simd;
 mod softmax;
 mod sort;
-#[allow(unsafe_code)]
-mod vectors;
 
 use std::sync::Arc;
 

@@ -46,7 +46,10 @@ fn has(name: &str) -> bool {
 
 /// Compiles a function for each tier and dispatches when it is called.
 macro_rules! simd {
-    ($(#[$meta:meta])* $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
+    (
+        $(#[$meta:meta])*
+        $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block
+    ) => {
         $(#[$meta])*
         #[allow(unsafe_code)]
         $visibility fn $name($($argument: $type),*) $(-> $result)? {

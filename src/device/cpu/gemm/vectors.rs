@@ -1,7 +1,7 @@
 //! Vector registers under one trait: a shim per instruction set (AVX-512, AVX2 with FMA, plain arrays).
 //!
-//! A shim says how a register is loaded, stored, multiplied and interleaved; the algorithms that use it
-//! stand once, in `micro_kernel.rs`.
+//! A shim says how a register is loaded, stored, multiplied and interleaved; the loops that use it
+//! stand once, in `tile.rs`, `pack.rs` and `dot.rs`.
 
 /// One register of `LANES` floats.
 ///
@@ -154,7 +154,8 @@ impl Vector for [f32; 4] {
         let mut result = sum;
         for lane in 0..4 {
             let product = (self[lane], factor[lane]);
-            result[lane] = if FUSED { product.0.mul_add(product.1, sum[lane]) } else { product.0 * product.1 + sum[lane] };
+            result[lane] =
+                if FUSED { product.0.mul_add(product.1, sum[lane]) } else { product.0 * product.1 + sum[lane] };
         }
         result
     }

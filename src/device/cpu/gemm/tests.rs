@@ -1,4 +1,4 @@
-//! Tests of `gemm.rs`: every kernel on every layout of its operands against double precision.
+//! Tests of products: every kernel on every layout of its operands against double precision.
 
 use super::*;
 

@@ -1,0 +1,137 @@
+//! W1 and W2: steps of an encoder with a two-class head.
+
+use std::time::Instant;
+
+use engrad::adapters::{self, Adapted, BitFit, Lora, Mtlora, RankGrowth, Structure, TriAdaptLora};
+use engrad::nn::{Activation, Classifier, Encoder, EncoderConfig, TokenBatch};
+use engrad::optim::{AdamW, Schedule};
+use engrad::train::{Step, Trainer};
+use engrad::{Ids, Rng, device};
+
+use super::Options;
+use super::inputs::{set_weights, tokens};
+use super::measuring::{emit, measure_steps, spread};
+
+/// The encoder of W1 and W2 with a two-class head, and its batch.
+fn encoder(options: &Options) -> (Classifier, TokenBatch, Ids) {
+    let (batch, time) = (32, 64);
+    let config = EncoderConfig {
+        vocab_size: 30522,
+        hidden_size: 384,
+        num_hidden_layers: 6,
+        num_attention_heads: 12,
+        intermediate_size: 1536,
+        max_position_embeddings: 512,
+        type_vocab_size: 2,
+        layer_norm_eps: 1e-12,
+        hidden_act: Activation::Gelu,
+        hidden_dropout_prob: 0.0,
+        attention_probs_dropout_prob: 0.0,
+        classifier_dropout: None,
+        initializer_range: 0.02,
+        pad_token_id: 0,
+    };
+    let mut rng = Rng::seeded(0);
+    let encoder = Encoder::new(&config, &mut rng, &options.device).expect("a consistent configuration");
+    let model = Classifier::new(encoder, 2, &mut rng);
+    let sizes = [batch, time];
+    let batch = TokenBatch {
+        ids: Ids::new(tokens(7777, batch * time, 30522), sizes, 30522).expect("tokens below the vocabulary"),
+        types: Ids::new(vec![0; batch * time], sizes, 2).expect("segment 0"),
+        lengths: (0..batch).map(|row| 32 + (row * 7) % 33).collect(),
+    };
+    let labels = Ids::new((0..32).map(|row| row % 2).collect::<Vec<u32>>(), [32], 2).expect("two classes");
+    (model, batch, labels)
+}
+
+/// W1 and W2: forward, backward and AdamW of an encoder with a two-class head.
+pub fn step(options: &Options) {
+    let (model, batch, labels) = encoder(options);
+    let loss = || model.forward(&batch).cross_entropy(&labels);
+    let (optimizer, schedule) = (AdamW::new(0.01), Schedule::constant(1e-4));
+    if options.work == "W1" {
+        let tuned: Adapted = adapters::attach(&model, "*.self.{query,value}", Lora::new(8))
+            .and_then(|tuned| tuned.also_train("classifier.*"))
+            .expect("the model has these layers");
+        set_weights(&model);
+        let mut trainer = Trainer::new(tuned, optimizer, schedule);
+        measure_steps(options, 32 * 64, || trainer.step(loss).expect("a finite loss").loss);
+    } else {
+        set_weights(&model);
+        let mut trainer = Trainer::new(&model, optimizer, schedule);
+        measure_steps(options, 32 * 64, || trainer.step(loss).expect("a finite loss").loss);
+    }
+}
+
+/// What W1-adapters compares. The first trains the head and the biases of the first layer's queries and
+/// values, so that the gradient takes the way back through the whole stack that adapters need.
+fn subjects(model: &Classifier, number: usize) -> Option<(&'static str, Adapted)> {
+    let sites = "*.self.{query,value}";
+    let grown = TriAdaptLora {
+        growth: RankGrowth::Fixed,
+        increment: Some(1),
+        top_k: 12,
+        interval: 1,
+        warm_up: 0,
+        ..TriAdaptLora::new(8, 9)
+    };
+    let attached = match number {
+        0 => ("head", adapters::attach(model, "*.layer.0.*.{query,value}", BitFit)),
+        1 => ("lora", adapters::attach(model, sites, Lora::new(8))),
+        2 => ("mtlora shim", adapters::attach(model, sites, Mtlora::new(Structure::Shim, 8))),
+        3 => ("mtlora dtsm", adapters::attach(model, sites, Mtlora::new(Structure::Dtsm, 8))),
+        4 => ("triadaptlora, one block of 8", {
+            let whole = TriAdaptLora { first_rank: 8, ..TriAdaptLora::new(8, 10_000) };
+            adapters::attach(model, sites, whole)
+        }),
+        5 => ("triadaptlora, grown to 8 blocks", adapters::attach(model, sites, grown)),
+        _ => return None,
+    };
+    let tuned = attached.1.and_then(|tuned| tuned.also_train("classifier.*"));
+    Some((attached.0, tuned.expect("the model has these layers")))
+}
+
+/// W1 with one method after the other, step by step in turn, so that a machine that slows down does so
+/// for all of them.
+pub fn steps_of_methods(options: &Options) {
+    let mut all = Vec::new();
+    for number in 0.. {
+        let (model, batch, labels) = encoder(options);
+        let Some((name, tuned)) = subjects(&model, number) else { break };
+        set_weights(&model);
+        let mut trainer = Trainer::new(tuned, AdamW::new(0.01), Schedule::constant(1e-4));
+        let step =
+            move || trainer.step(|| model.forward(&batch).cross_entropy(&labels)).expect("a finite loss");
+        all.push((name, Box::new(step) as Box<dyn FnMut() -> Step>, Vec::new(), 0));
+    }
+    for round in 0..options.warmup.max(10) + options.steps {
+        for (_, step, times, peak) in &mut all {
+            let measured = round >= options.warmup.max(10);
+            // The round before the first that counts measures memory, which takes buffers away.
+            if round + 2 == options.warmup.max(10) {
+                device::cpu::forget_peak();
+                let before = device::cpu::pool_statistics().used;
+                step();
+                *peak = (device::cpu::pool_statistics().peak - before) * size_of::<f32>();
+            } else {
+                let started = Instant::now();
+                step();
+                let ms = started.elapsed().as_secs_f64() * 1e3;
+                if measured {
+                    times.push(ms);
+                }
+            }
+        }
+    }
+    let head = all[0].2.clone();
+    for (name, _, times, peak) in &all {
+        let ratios: Vec<f64> = times.iter().zip(&head).map(|(ms, head)| ms / head).collect();
+        let rest = format!(
+            "\"case\":\"{name}\",\"over_head\":{:.3},\"ratio_of_medians\":{:.3},\"step_peak_mb\":{:.1}",
+            spread(&ratios).0,
+            spread(times).0 / spread(&head).0,
+            *peak as f64 / 1e6
+        );
+        emit(options, times, &rest);
+    }
+}

@@ -1,0 +1,174 @@
+//! The general road of a product: five nested loops around the inner ones of `micro_kernel.rs`.
+//!
+//! A product of m x k and k x n matrices reads every element of `a` n times and every element of
+//! `b` m times. Fast code arranges for nearly all of these reads to hit registers or a near cache:
+//!
+//! 1. `n` is cut into blocks of [`BLOCK_COLUMNS`]; that part of `b` is packed once, for all threads;
+//! 2. `m` is cut into tasks of up to [`TASK_PANELS`] tiles' heights, which the threads share;
+//! 3. `k` is cut into parts of [`BLOCK_DEPTH`]; a task packs that part of its rows of `a`, which
+//!    then stays in the core's second-level cache;
+//! 4. one panel of `b` after the other, as wide as a tile, stays in the first-level cache
+//! 5. while it meets the task's panels of `a`: each time one tile of `out` is held in registers.
+//!
+//! Packing copies a panel into the order in which tiles read it, depth step after depth step.
+//! Each element of `out` is summed by one task in the order of `k`.
+
+use std::ops::Range;
+
+use super::micro_kernel::MicroKernel;
+use super::pack::Panel;
+use super::tile::Tile;
+use super::view::View;
+use super::{Product, THIN, even_step, for_each, for_each_chunk, ranges};
+use crate::device::cpu::memory::with_scratch;
+
+const BLOCK_COLUMNS: usize = 2048;
+const BLOCK_DEPTH: usize = 384;
+/// A task takes this many panels of `a`, and there should be this many tasks.
+const TASK_PANELS: usize = 8;
+const LEAST_TASKS: usize = 16;
+/// Blocks of the depth for which `b` is packed at once, to wait for each other less often.
+const PACKED_BLOCKS: usize = 6;
+/// Panels of `b` packed by one task, and depth steps packed before going on to the next panel.
+const PACKED_PANELS: usize = 4;
+const PACKED_STEPS: usize = 16;
+/// With at most this many rows, reading `b` where it lies is cheaper than packing it.
+const IN_PLACE_ROWS: usize = 64;
+/// Depth blocks for reading `b` in place: few enough rows for the processor to prefetch them all.
+const IN_PLACE_DEPTH: usize = 32;
+
+/// The general road: the first loop, and the packing of `b`.
+pub fn multiply_blocked(product: Product) {
+    let Product { kernel, parallel, rows, depth, columns, b, .. } = product;
+    let in_place = b.col_stride == 1 && rows <= IN_PLACE_ROWS;
+    let block_depth = even_step(depth, if rows <= THIN { IN_PLACE_DEPTH } else { BLOCK_DEPTH });
+    let packed_depth = depth.min(PACKED_BLOCKS * block_depth);
+    let packed_columns = columns.min(BLOCK_COLUMNS).next_multiple_of(kernel.columns());
+    with_scratch(packed_depth * packed_columns, |packed_b| {
+        for (column, columns) in ranges(columns, BLOCK_COLUMNS) {
+            for (step, depth) in ranges(depth, packed_depth) {
+                let epilogue = product.epilogue.from(0, column);
+                let product = Product {
+                    depth,
+                    columns,
+                    a: product.a.from(0, step),
+                    b: b.from(step, column),
+                    epilogue: if step == 0 { epilogue } else { epilogue.accumulating() },
+                    ..product
+                };
+                let size = columns.next_multiple_of(kernel.columns()) * depth;
+                let packed_b = &mut packed_b[..size];
+                let strip = PACKED_PANELS * kernel.columns();
+                for_each_chunk(parallel, packed_b, strip * depth, |task, packed_b| {
+                    let columns = task * strip..columns.min((task + 1) * strip);
+                    pack_b(&product, in_place, columns, packed_b);
+                });
+                Block { product, block_depth, in_place, packed_b }.multiply();
+            }
+        }
+    });
+}
+
+/// Packs some columns of `b`; of those read in place only a last panel that is not full.
+fn pack_b(product: &Product, in_place: bool, columns: Range<usize>, packed_b: &mut [f32]) {
+    let Product { kernel, depth, b, .. } = *product;
+    let panel = kernel.columns();
+    let skip = if in_place { columns.len() / panel * panel } else { 0 };
+    let source = b.from(0, columns.start + skip);
+    let shape = [depth, columns.len() - skip, panel];
+    pack_panels(kernel, source, shape, |across| kernel.panel_width(across), &mut packed_b[skip * depth..]);
+}
+
+/// Packs a depth x `across` source into panels of `panel` columns, one after the other.
+///
+/// A last panel of fewer columns is padded with zeros to the width `padded` says.
+pub fn pack_panels(
+    kernel: &MicroKernel,
+    source: View,
+    [depth, across, panel]: [usize; 3],
+    padded: impl Fn(usize) -> usize,
+    packed: &mut [f32],
+) {
+    // Rows of several panels lie side by side in memory: a few depth steps at a time keep the
+    // reads close together. Values contiguous along the depth are best read to the end.
+    let steps = if source.row_stride == 1 { depth } else { PACKED_STEPS };
+    for (step, depth_part) in ranges(depth, steps.max(1)) {
+        for (first, across) in ranges(across, panel) {
+            let width = padded(across);
+            let destination = &mut packed[first * depth + step * width..][..depth_part * width];
+            let destination = destination.as_mut_ptr();
+            let source = source.from(step, first);
+            let panel = Panel { source, depth: depth_part, across, width, destination };
+            // SAFETY: `source` lies inside a checked matrix; the destination was just checked.
+            unsafe { kernel.pack(&panel) };
+        }
+    }
+}
+
+/// A block of the product for which `b` is packed, except where it is read in place.
+struct Block<'a> {
+    product: Product,
+    block_depth: usize,
+    in_place: bool,
+    packed_b: &'a [f32],
+}
+
+impl Block<'_> {
+    /// The second loop: tasks of some rows, and of some columns where the rows make too few tasks.
+    fn multiply(&self) {
+        let Product { kernel, parallel, rows, columns, .. } = self.product;
+        let height = even_step(rows, kernel.rows());
+        let row_panels = rows.div_ceil(height);
+        let most_panels = (row_panels / LEAST_TASKS).clamp(3, TASK_PANELS);
+        let task_rows = height * even_step(row_panels, most_panels);
+        let row_tasks = rows.div_ceil(task_rows);
+        let column_panels = columns.div_ceil(kernel.columns());
+        let column_tasks = if parallel && row_tasks < LEAST_TASKS / 4 { LEAST_TASKS / row_tasks } else { 1 };
+        let task_panels = even_step(column_panels, column_panels.div_ceil(column_tasks).max(TASK_PANELS / 2));
+        let column_tasks = column_panels.div_ceil(task_panels);
+        for_each(parallel, row_tasks * column_tasks, |task| {
+            let row = task / column_tasks * task_rows;
+            let first_panel = task % column_tasks * task_panels;
+            let panels = first_panel..column_panels.min(first_panel + task_panels);
+            self.multiply_rows(row, task_rows.min(rows - row), height, panels);
+        });
+    }
+
+    /// The other three loops: over parts of the depth, panels of `b`, and packed panels of `a`.
+    fn multiply_rows(&self, first: usize, rows: usize, height: usize, b_panels: Range<usize>) {
+        let Product { kernel, depth, a, .. } = self.product;
+        with_scratch(rows * self.block_depth, |packed_a| {
+            for (step, depth) in ranges(depth, self.block_depth) {
+                let source = a.from(first, step).transposed();
+                pack_panels(kernel, source, [depth, rows, height], |across| across, packed_a);
+                for b_panel in b_panels.clone() {
+                    for (row, rows) in ranges(rows, height) {
+                        let packed_a = &packed_a[row * depth..][..rows * depth];
+                        self.multiply_tile(packed_a, first + row, rows, step, b_panel);
+                    }
+                }
+            }
+        });
+    }
+
+    /// Multiplies a packed panel of `a` that starts at (`row`, `step`) with a panel of `b`.
+    fn multiply_tile(&self, packed_a: &[f32], row: usize, rows: usize, step: usize, b_panel: usize) {
+        let Product { kernel, columns, b, epilogue, .. } = self.product;
+        let depth = packed_a.len() / rows;
+        let column = b_panel * kernel.columns();
+        let columns = kernel.columns().min(columns - column);
+        let width = kernel.panel_width(columns);
+        let (b, b_stride) = if self.in_place && columns == kernel.columns() {
+            (b.at(step, column).cast_const(), b.row_stride)
+        } else {
+            let panel = &self.packed_b[column * self.product.depth + step * width..];
+            (panel[..width * depth].as_ptr(), width as isize)
+        };
+        let epilogue = epilogue.from(row, column);
+        let epilogue = if step == 0 { epilogue } else { epilogue.accumulating() };
+        let tile = Tile { depth, a: packed_a.as_ptr(), b, b_stride, columns, epilogue };
+        // SAFETY: the lengths of the packed panels were just checked; `b` in place and the
+        // epilogue's matrices lie inside checked ones; no other task has this tile of `out`.
+        unsafe { kernel.tile(rows, &tile) };
+    }
+}

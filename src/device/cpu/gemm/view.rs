@@ -1,0 +1,77 @@
+//! Where a product's operands lie, and how a finished sum reaches memory.
+//!
+//! Views are addresses without lengths: `mod.rs` checks once that every element lies inside its slice, and
+//! whatever is cut out of a view stays inside.
+
+/// A strided matrix by its first element. Only views made from `out` are ever written to.
+#[derive(Clone, Copy)]
+pub struct View {
+    pub pointer: *mut f32,
+    pub row_stride: isize,
+    pub col_stride: isize,
+}
+
+// SAFETY: a View is only an address; whoever dereferences it must show that the element exists and
+// that no other thread writes to it at the same time.
+unsafe impl Send for View {}
+// SAFETY: as above.
+unsafe impl Sync for View {}
+
+impl View {
+    /// The address of element (row, column); dereferencing it is what needs care.
+    #[inline(always)]
+    pub fn at(self, row: usize, column: usize) -> *mut f32 {
+        let offset = row as isize * self.row_stride + column as isize * self.col_stride;
+        self.pointer.wrapping_offset(offset)
+    }
+
+    /// The same matrix without its first `row` rows and `column` columns.
+    pub fn from(self, row: usize, column: usize) -> View {
+        View { pointer: self.at(row, column), ..self }
+    }
+
+    pub fn transposed(self) -> View {
+        View { row_stride: self.col_stride, col_stride: self.row_stride, ..self }
+    }
+}
+
+/// How a finished sum reaches memory: `out = addend + scale * sum`.
+#[derive(Clone, Copy)]
+pub struct Epilogue {
+    pub out: View,
+    pub scale: f32,
+    pub addend: Option<View>,
+}
+
+impl Epilogue {
+    pub fn from(self, row: usize, column: usize) -> Epilogue {
+        let addend = self.addend.map(|addend| addend.from(row, column));
+        Epilogue { out: self.out.from(row, column), addend, ..self }
+    }
+
+    pub fn transposed(self) -> Epilogue {
+        let addend = self.addend.map(View::transposed);
+        Epilogue { out: self.out.transposed(), addend, ..self }
+    }
+
+    /// The epilogue for a later part of the depth: it adds to what the earlier parts left in `out`.
+    pub fn accumulating(self) -> Epilogue {
+        Epilogue { addend: Some(self.out), ..self }
+    }
+
+    /// Finishes one element.
+    ///
+    /// # Safety
+    /// Element (row, column) of `out` and of the addend exists, and no other thread touches it.
+    #[inline(always)]
+    pub unsafe fn write(&self, row: usize, column: usize, sum: f32) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let before = self.addend.map(|addend| *addend.at(row, column));
+            *self.out.at(row, column) = match before {
+                Some(before) => before + self.scale * sum,
+                None => self.scale * sum,
+            };
+        }
+    }
+}
