@@ -64,8 +64,8 @@ fn main() -> engrad::Result<()> {
     println!("\nTwo devices, one meaning");
     let x = Tensor::normal(1.0, [64, 64], &mut Rng::seeded(1), device);
     let fast = x.matmul(&x).softmax(-1);
-    let exact = x.to(&Device::Reference).matmul(&x.to(&Device::Reference)).softmax(-1);
-    let apart = (fast.to(&Device::Reference) - &exact).abs().max(..).item();
+    let exact = x.to(&Device::Reference)?.matmul(&x.to(&Device::Reference)?).softmax(-1);
+    let apart = (fast.to(&Device::Reference)? - &exact).abs().max(..).item();
     println!("  {device} against the f64 reference: {apart:.1e} apart at most");
     assert!(apart < 1e-5);
 

@@ -333,8 +333,8 @@ impl Method for AdaLora {
             let mask = entry("mask".into(), &[site.mask.len()])?.read_f64()?;
             let mut running = Vec::new();
             for (part, param) in ["Q", "P", "E"].iter().zip(site.adapter.params()) {
-                let mean = entry(format!("mean_{part}"), param.sizes())?.to(&param.device());
-                running.push([mean, entry(format!("spread_{part}"), param.sizes())?.to(&param.device())]);
+                let mean = entry(format!("mean_{part}"), param.sizes())?.to(&param.device())?;
+                running.push([mean, entry(format!("spread_{part}"), param.sizes())?.to(&param.device())?]);
             }
             (site.mask, site.running) = (mask, running);
         }

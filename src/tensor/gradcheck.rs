@@ -42,7 +42,7 @@ impl Gradcheck {
     /// As [`gradcheck`], with these settings.
     pub fn check(&self, f: impl Fn(&[Tensor]) -> Tensor, inputs: &[Tensor]) -> Result<f64> {
         let mut rng = Rng::seeded(self.seed);
-        let inputs: Vec<Tensor> = inputs.iter().map(|x| x.to(&Device::Reference)).collect();
+        let inputs: Vec<Tensor> = inputs.iter().map(|x| x.to(&Device::Reference)).collect::<Result<_>>()?;
         let leaves: Vec<Tensor> = inputs.iter().map(Tensor::tracked).collect();
         let output = f(&leaves);
         let weights = Tensor::normal(1.0, output.sizes(), &mut rng, &Device::Reference);

@@ -213,12 +213,14 @@ impl Tensor {
         Tensor::new(&values.iter().copied().collect::<Vec<f32>>(), values.shape(), device)
     }
 
-    /// The same values on another device, without history.
-    pub fn to(&self, device: &Device) -> Tensor {
-        match self.device() == *device {
+    /// The same values on another device, without history. Waits for the device that has them.
+    ///
+    /// **Errors** as [`Tensor::read`].
+    pub fn to(&self, device: &Device) -> Result<Tensor> {
+        Ok(match self.device() == *device {
             true => self.detach(),
-            false => Tensor::from_f64(&self.to_f64(), self.sizes(), device),
-        }
+            false => Tensor::from_f64(&self.read_f64()?, self.sizes(), device),
+        })
     }
 
     /// The values without their history: what kernels take and [`Tensor::from_op`] is given.

@@ -266,16 +266,20 @@ impl Method for IncreLora {
         let mut state = BTreeMap::new();
         for site in &self.reserved.sites {
             let (active, list) = site.adapter.list();
-            let mut add = |name: &str, values: Vec<f64>| {
-                let tensor = Tensor::from_f64(&values, [values.len()], &Device::Reference);
-                state.insert(format!("{}/{name}", site.path), tensor);
-            };
-            add("running", site.running.to_vec());
-            add("active", vec![active as f64]);
-            for (part, name) in ["since_factors", "since_value"].into_iter().enumerate() {
-                add(name, list.iter().map(|triplet| triplet.since[part] as f64).collect());
-            }
-            add("values", list.iter().map(|triplet| triplet.value.value().to_f64()[0]).collect());
+            let exact = |values: &[f64]| Tensor::from_f64(values, [values.len()], &Device::Reference);
+            let since =
+                |part: usize| list.iter().map(|triplet| triplet.since[part] as f64).collect::<Vec<_>>();
+            // Left on their device: whoever writes them waits for it.
+            let values: Vec<Tensor> = list.iter().map(|triplet| triplet.value.value()).collect();
+            let values = Tensor::concat(&values.iter().collect::<Vec<_>>(), 0).flatten(0, -1).detach();
+            let entries = [
+                ("running", exact(&site.running)),
+                ("active", exact(&[active as f64])),
+                ("since_factors", exact(&since(0))),
+                ("since_value", exact(&since(1))),
+                ("values", values),
+            ];
+            state.extend(entries.map(|(name, tensor)| (format!("{}/{name}", site.path), tensor)));
         }
         state
     }
@@ -287,7 +291,7 @@ impl Method for IncreLora {
         for site in &mut self.reserved.sites {
             let entry = |name: &str| {
                 let name = format!("{}/{name}", site.path);
-                state.get(&name).map(Tensor::to_f64).ok_or_else(|| Error::Names(format!("{name} is missing")))
+                state.get(&name).ok_or_else(|| Error::Names(format!("{name} is missing")))?.read_f64()
             };
             let (running, active) = (entry("running")?, entry("active")?);
             let since = [entry("since_factors")?, entry("since_value")?];

@@ -337,7 +337,7 @@ impl Method for TriAdaptLora {
         for site in &mut self.grown.sites {
             let entry = |name: &str| {
                 let name = format!("{}/{name}", site.path);
-                state.get(&name).map(Tensor::to_f64).ok_or_else(|| Error::Names(format!("{name} is missing")))
+                state.get(&name).ok_or_else(|| Error::Names(format!("{name} is missing")))?.read_f64()
             };
             let (sizes, since, previous) = (entry("sizes")?, entry("since")?, entry("previous")?);
             let sizes: Vec<usize> = sizes.into_iter().map(|size| size as usize).collect();
