@@ -36,28 +36,23 @@ fn main(
     let queries = params.operands[Q].rows;
     let keys = params.operands[K].rows;
     let width = params.operands[V].columns;
-    let tiles = (queries + TILE - 1u) / TILE;
-    let columns = max((width + BLOCKS * TILE - 1u) / (BLOCKS * TILE), 1u);
-    let number = flat_group(group, groups);
-    let matrix = number / (tiles * columns);
-    if (matrix >= params.batch) { return; }
-    let first = number / columns % tiles * TILE;
-    let column = number % columns * BLOCKS * TILE;
+    let tile = tile_of(flat_group(group, groups), queries, width);
+    if (tile.matrix >= params.batch) { return; }
     let own = lane / SIDE;
     let other = lane % SIDE;
-    let row = vec4(first + 4u * own) + FOUR;
+    let row = vec4(tile.row + 4u * own) + FOUR;
 
     var largest = vec4(LOWEST);
     var sum = vec4(0.0);
     var totals: array<mat4x4<f32>, BLOCKS>;
-    let end = select(min(keys, params.past + first + TILE), keys, params.has_bias != 0u);
+    let end = select(min(keys, params.past + tile.row + TILE), keys, params.has_bias != 0u);
     for (var start = 0u; start < end; start += TILE) {
         let key = vec4(start + 4u * other) + FOUR;
         let exists = key < vec4(keys);
-        var own_scores = block(Q, K, matrix, first, start, lane);
+        var own_scores = block(Q, K, tile.matrix, tile.row, start, lane);
         var before = largest;
         for (var i = 0u; i < 4u; i++) {
-            let of_row = scores(own_scores[i], matrix, vec4(row[i]), key);
+            let of_row = scores(own_scores[i], tile.matrix, vec4(row[i]), key);
             own_scores[i] = select(vec4(LOWEST), of_row, exists);
             largest[i] = max(largest[i], largest_of_four(own_scores[i]));
         }
@@ -71,7 +66,7 @@ fn main(
         for (var i = 0u; i < 4u; i++) {
             let weight = exp_where(exists, own_scores[i] - vec4(largest[i]));
             sums_of_rows[i] = sum_of_four(weight);
-            own_scores[i] = weight * stays(matrix, vec4(row[i]), key);
+            own_scores[i] = weight * stays(tile.matrix, vec4(row[i]), key);
         }
         partial[other][own] = sums_of_rows;
         share(own_scores, lane);
@@ -85,22 +80,22 @@ fn main(
             for (var i = 0u; i < 4u; i++) {
                 total[i] *= shrunk[i];
             }
-            totals[n] = weighted(total, V, matrix, start, column + n * TILE, lane);
+            totals[n] = weighted(total, V, tile.matrix, start, tile.column + n * TILE, lane);
         }
     }
     for (var i = 0u; i < 4u; i++) {
         if (row[i] >= queries) { break; }
-        let number_of_query = matrix * queries + row[i];
+        let number_of_query = tile.matrix * queries + row[i];
         for (var n = 0u; n < BLOCKS; n++) {
             let total = totals[n][i] * (params.kept / sum[i]);
             for (var j = 0u; j < 4u; j++) {
-                let place = column + n * TILE + 4u * other + j;
+                let place = tile.column + n * TILE + 4u * other + j;
                 if (place < width) {
                     seen[params.first_offset + number_of_query * width + place] = total[j];
                 }
             }
         }
-        if (column + other == 0u) {
+        if (tile.column + other == 0u) {
             sums[params.second_offset + number_of_query * 2u] = largest[i];
             sums[params.second_offset + number_of_query * 2u + 1u] = sum[i];
         }

@@ -60,6 +60,21 @@ var<workgroup> partial: array<array<vec4<f32>, SIDE>, SIDE>;
 
 const FOUR = vec4<u32>(0u, 1u, 2u, 3u);
 
+// What a workgroup owns: TILE rows of a matrix, and of the result as many columns as it sums.
+struct Tile {
+    matrix: u32,
+    row: u32,
+    column: u32,
+}
+
+// The tile with a given number, where a matrix has `rows` rows and its result `width` columns.
+fn tile_of(number: u32, rows: u32, width: u32) -> Tile {
+    let down = (rows + TILE - 1u) / TILE;
+    // A result without columns has numbers for each row all the same.
+    let across = max((width + BLOCKS * TILE - 1u) / (BLOCKS * TILE), 1u);
+    return Tile(number / (down * across), number / across % down * TILE, number % across * BLOCKS * TILE);
+}
+
 // Where a matrix of an operand begins.
 fn start_of(operand: u32, matrix: u32) -> u32 {
     return params.operands[operand].offset
@@ -74,11 +89,6 @@ fn element(operand: u32, start: u32, row: u32, column: u32) -> f32 {
         operand,
         start + row * params.operands[operand].row + column * params.operands[operand].column,
     );
-}
-
-// All products of four rows and four columns, row by row.
-fn products(rows: vec4<f32>, columns: vec4<f32>) -> mat4x4<f32> {
-    return mat4x4(rows.x * columns, rows.y * columns, rows.z * columns, rows.w * columns);
 }
 
 // The block of left·rightᵀ whose first row and column are given.

@@ -47,31 +47,26 @@ fn by_queries(
     let queries = params.operands[Q].rows;
     let keys = params.operands[K].rows;
     let width = params.operands[Q].columns;
-    let tiles = (queries + TILE - 1u) / TILE;
-    let columns = max((width + BLOCKS * TILE - 1u) / (BLOCKS * TILE), 1u);
-    let number = flat_group(group, groups);
-    let matrix = number / (tiles * columns);
-    if (matrix >= params.batch) { return; }
-    let first = number / columns % tiles * TILE;
-    let column = number % columns * BLOCKS * TILE;
+    let tile = tile_of(flat_group(group, groups), queries, width);
+    if (tile.matrix >= params.batch) { return; }
     let own = lane / SIDE;
     let other = lane % SIDE;
-    let row = vec4(first + 4u * own) + FOUR;
-    let largest = kept_for(matrix, row, 0u);
-    let sum = kept_for(matrix, row, 1u);
+    let row = vec4(tile.row + 4u * own) + FOUR;
+    let largest = kept_for(tile.matrix, row, 0u);
+    let sum = kept_for(tile.matrix, row, 1u);
 
     var dots = vec4(0.0);
     var totals: array<mat4x4<f32>, BLOCKS>;
-    let end = select(min(keys, params.past + first + TILE), keys, params.has_bias != 0u);
+    let end = select(min(keys, params.past + tile.row + TILE), keys, params.has_bias != 0u);
     for (var sweep = 0u; sweep < 2u; sweep++) {
         for (var start = 0u; start < end; start += TILE) {
             let key = vec4(start + 4u * other) + FOUR;
-            let raw = block(Q, K, matrix, first, start, lane);
-            var pulled = block(G, V, matrix, first, start, lane);
+            let raw = block(Q, K, tile.matrix, tile.row, start, lane);
+            var pulled = block(G, V, tile.matrix, tile.row, start, lane);
             for (var i = 0u; i < 4u; i++) {
-                let score = scores(raw[i], matrix, vec4(row[i]), key);
+                let score = scores(raw[i], tile.matrix, vec4(row[i]), key);
                 let weight = exp_where(key < vec4(keys), score - vec4(largest[i])) / sum[i];
-                let dp = params.kept * stays(matrix, vec4(row[i]), key) * pulled[i];
+                let dp = params.kept * stays(tile.matrix, vec4(row[i]), key) * pulled[i];
                 if (sweep == 0u) {
                     dots[i] += dot(weight, dp);
                 }
@@ -80,7 +75,7 @@ fn by_queries(
             if (sweep == 1u) {
                 share(pulled, lane);
                 for (var n = 0u; n < BLOCKS; n++) {
-                    totals[n] = weighted(totals[n], K, matrix, start, column + n * TILE, lane);
+                    totals[n] = weighted(totals[n], K, tile.matrix, start, tile.column + n * TILE, lane);
                 }
             }
         }
@@ -95,11 +90,11 @@ fn by_queries(
     }
     for (var i = 0u; i < 4u; i++) {
         if (row[i] >= queries) { break; }
-        let number_of_query = matrix * queries + row[i];
+        let number_of_query = tile.matrix * queries + row[i];
         for (var n = 0u; n < BLOCKS; n++) {
-            write(params.first_offset + number_of_query * width, column + n * TILE + 4u * other, totals[n][i]);
+            write(params.first_offset + number_of_query * width, tile.column + n * TILE + 4u * other, totals[n][i]);
         }
-        if (column + other == 0u) {
+        if (tile.column + other == 0u) {
             let place = params.second_offset + number_of_query * 3u;
             second_result[place] = largest[i];
             second_result[place + 1u] = sum[i];
@@ -127,57 +122,52 @@ fn by_keys(
     let keys = params.operands[K].rows;
     let width = params.operands[K].columns;
     let out = params.operands[V].columns;
-    let tiles = (keys + TILE - 1u) / TILE;
-    let columns = max((max(width, out) + BLOCKS * TILE - 1u) / (BLOCKS * TILE), 1u);
-    let number = flat_group(group, groups);
-    let matrix = number / (tiles * columns);
-    if (matrix >= params.batch) { return; }
-    let first = number / columns % tiles * TILE;
-    let column = number % columns * BLOCKS * TILE;
+    let tile = tile_of(flat_group(group, groups), keys, max(width, out));
+    if (tile.matrix >= params.batch) { return; }
     let own = lane / SIDE;
     let other = lane % SIDE;
-    let row = vec4(first + 4u * own) + FOUR;
+    let row = vec4(tile.row + 4u * own) + FOUR;
 
     var of_keys: array<mat4x4<f32>, BLOCKS>;
     var of_values: array<mat4x4<f32>, BLOCKS>;
     // No query before this one sees these keys.
-    let from_query = select(max(first, params.past) - params.past, 0u, params.has_bias != 0u);
+    let from_query = select(max(tile.row, params.past) - params.past, 0u, params.has_bias != 0u);
     for (var start = from_query / TILE * TILE; start < queries; start += TILE) {
         let query = vec4(start + 4u * other) + FOUR;
-        let largest = kept_for(matrix, query, 0u);
-        let sum = kept_for(matrix, query, 1u);
-        let dots = kept_for(matrix, query, 2u);
-        var weight = block(K, Q, matrix, first, start, lane);
+        let largest = kept_for(tile.matrix, query, 0u);
+        let sum = kept_for(tile.matrix, query, 1u);
+        let dots = kept_for(tile.matrix, query, 2u);
+        var weight = block(K, Q, tile.matrix, tile.row, start, lane);
         var dropped: mat4x4<f32>;
         for (var i = 0u; i < 4u; i++) {
-            let score = scores(weight[i], matrix, query, vec4(row[i]));
+            let score = scores(weight[i], tile.matrix, query, vec4(row[i]));
             weight[i] = exp_where(query < vec4(queries), score - largest) / sum;
-            dropped[i] = params.kept * stays(matrix, query, vec4(row[i]));
+            dropped[i] = params.kept * stays(tile.matrix, query, vec4(row[i]));
         }
         if (params.wanted_second != 0u) {
             share(mat4x4(
                 weight[0] * dropped[0], weight[1] * dropped[1], weight[2] * dropped[2], weight[3] * dropped[3],
             ), lane);
             for (var n = 0u; n < BLOCKS; n++) {
-                of_values[n] = weighted(of_values[n], G, matrix, start, column + n * TILE, lane);
+                of_values[n] = weighted(of_values[n], G, tile.matrix, start, tile.column + n * TILE, lane);
             }
         }
         if (params.wanted_first != 0u) {
-            var pulled = block(V, G, matrix, first, start, lane);
+            var pulled = block(V, G, tile.matrix, tile.row, start, lane);
             for (var i = 0u; i < 4u; i++) {
                 pulled[i] = weight[i] * (dropped[i] * pulled[i] - dots);
             }
             share(pulled, lane);
             for (var n = 0u; n < BLOCKS; n++) {
-                of_keys[n] = weighted(of_keys[n], Q, matrix, start, column + n * TILE, lane);
+                of_keys[n] = weighted(of_keys[n], Q, tile.matrix, start, tile.column + n * TILE, lane);
             }
         }
     }
     for (var i = 0u; i < 4u; i++) {
         if (row[i] >= keys) { break; }
-        let number_of_key = matrix * keys + row[i];
+        let number_of_key = tile.matrix * keys + row[i];
         for (var n = 0u; n < BLOCKS; n++) {
-            let place = column + n * TILE + 4u * other;
+            let place = tile.column + n * TILE + 4u * other;
             write(params.first_offset + number_of_key * width, place, of_keys[n][i]);
             for (var j = 0u; j < 4u; j++) {
                 if (params.wanted_second != 0u && place + j < out) {

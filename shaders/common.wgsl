@@ -1,4 +1,4 @@
-// What every shader shares: how a grid over two axes becomes one index, and tests of bit patterns.
+// What shaders share: how a grid over two axes becomes one index, tests of bit patterns, blocks of products.
 //
 // One axis of a grid holds at most 65,535 workgroups, so the host spreads large grids over x and y.
 // Offsets and strides count elements and are u32 in wrapping arithmetic: a negative stride is its
@@ -17,6 +17,9 @@ fn flat_index(id: vec3<u32>, groups: vec3<u32>) -> u32 {
 fn flat_group(group: vec3<u32>, groups: vec3<u32>) -> u32 {
     return group.x + group.y * groups.x;
 }
+
+// The index that stands for none.
+const IGNORED = 0xffffffffu;
 
 // A driver may assume that there are no NaN, but not what bits mean.
 fn is_nan(x: f32) -> bool {
@@ -43,4 +46,9 @@ fn maximum(a: f32, b: f32) -> f32 {
 
 fn minimum(a: f32, b: f32) -> f32 {
     return select(b, a, is_nan(a) || a < b);
+}
+
+// All products of four rows and four columns: a block of 4 x 4 elements, row by row.
+fn products(rows: vec4<f32>, columns: vec4<f32>) -> mat4x4<f32> {
+    return mat4x4(rows.x * columns, rows.y * columns, rows.z * columns, rows.w * columns);
 }

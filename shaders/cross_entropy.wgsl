@@ -8,8 +8,6 @@ struct Params {
     offset: u32,
 }
 
-const IGNORED = 0xffffffffu;
-
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> logits: array<f32>;
 @group(0) @binding(2) var<storage, read> targets: array<u32>;

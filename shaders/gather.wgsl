@@ -12,8 +12,6 @@ struct Params {
     rows: u32,
 }
 
-const IGNORED = 0xffffffffu;
-
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> table: array<f32>;
 @group(0) @binding(2) var<storage, read> ids: array<u32>;

@@ -109,11 +109,6 @@ fn four_of_b(at: vec4<u32>) -> vec4<f32> {
     return vec4(b[at.x], b[at.y], b[at.z], b[at.w]);
 }
 
-// All products of four rows and four columns: a block of 4 x 4 elements, row by row.
-fn products(rows: vec4<f32>, columns: vec4<f32>) -> mat4x4<f32> {
-    return mat4x4(rows.x * columns, rows.y * columns, rows.z * columns, rows.w * columns);
-}
-
 // Writes those elements of a block that lie inside of the matrix.
 fn store_block(matrix: u32, row: u32, column: u32, dots: mat4x4<f32>) {
     store_four(matrix, row, column, dots[0]);

@@ -37,8 +37,7 @@ fn main(
     // Each invocation finishes one of the 8 x 32 elements: row local.y.
     var dot = 0.0;
     for (var part = 0u; part < PARTS; part++) {
-        let four = parts[(local.y / 4u) * PARTS * COLUMNS + part * COLUMNS + local.x];
-        dot += select(select(four.x, four.y, local.y % 4u == 1u), select(four.z, four.w, local.y % 4u == 3u), local.y % 4u >= 2u);
+        dot += parts[(local.y / 4u) * PARTS * COLUMNS + part * COLUMNS + local.x][local.y % 4u];
     }
     if (tile.row + local.y < params.m && tile.column + local.x < params.n) {
         store(tile.matrix, tile.row + local.y, tile.column + local.x, dot);
