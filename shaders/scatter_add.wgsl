@@ -3,13 +3,16 @@
 // Twin of src/device/cpu/gather.rs. The language adds floats atomically nowhere, so the host inverts
 // the indices: `starts[t] .. starts[t + 1]` are the places in `positions` that name the rows for
 // target t. One invocation sums one element of one target, in the order of the rows: the same bits
-// each time. The targets may come in pieces, from `first` on.
+// each time. The targets may come in pieces, from `first` on, and so may the rows, `first_row ..
+// first_row + held`: each pass adds to what those before it left.
 
 struct Params {
     count: u32,
     width: u32,
     offset: u32,
     first: u32,
+    first_row: u32,
+    held: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -25,8 +28,14 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
     let target_row = params.first + i / params.width;
     let column = params.offset + i % params.width;
     var sum = 0.0;
+    if (params.first_row > 0u) {
+        sum = y[i];
+    }
     for (var j = starts[target_row]; j < starts[target_row + 1u]; j++) {
-        sum += rows[column + positions[j] * params.width];
+        let row = positions[j];
+        if (row >= params.first_row && row - params.first_row < params.held) {
+            sum += rows[column + (row - params.first_row) * params.width];
+        }
     }
     y[i] = sum;
 }

@@ -3,7 +3,8 @@
 //! WebGPU adapter keeps.
 #![cfg(feature = "gpu")]
 
-use engrad::device::gpu::{Sharing, pipeline, render};
+use engrad::device::gpu::render::{self, Guard};
+use engrad::device::gpu::{Sharing, pipeline};
 use engrad::expr::{Expr, Program};
 use engrad::layout::Layout;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
@@ -102,7 +103,8 @@ fn tint_accepts_every_shader_where_it_is_installed() {
     let mut texts: Vec<(String, String)> = every_shader().collect();
     let program = Program::build_many(everything);
     let transposed = Layout::contiguous([4, 3, 5]).permute(&[2, 0, 1]);
-    let rendered = render::render(&program, &[&transposed, &transposed], 0, 60).expect("a short formula");
+    let rendered =
+        render::render(&program, &[&transposed, &transposed], 0, 60, None).expect("a short formula");
     texts.push(("a formula".into(), rendered.shader()));
     let refused = texts.iter().filter_map(|(name, text)| Some(format!("{name}: {}", tint(text).err()?)));
     let refused: Vec<String> = refused.collect();
@@ -164,8 +166,11 @@ fn rendered_programs_compile_for_every_driver_however_their_inputs_lie() {
     ];
     for first in &layouts {
         for second in &layouts {
-            let rendered = render::render(&program, &[first, second], 0, 60).expect("a short formula");
-            check(&rendered.shader()).unwrap_or_else(|error| panic!("{error}\n{}", rendered.text));
+            for guard in [None, Some(Guard { input: 1, length: 32 })] {
+                let rendered = render::render(&program, &[first, second], 0, 60, guard);
+                let rendered = rendered.expect("a short formula");
+                check(&rendered.shader()).unwrap_or_else(|error| panic!("{error}\n{}", rendered.text));
+            }
         }
     }
 }
@@ -175,7 +180,7 @@ fn other_numbers_seeds_and_sizes_are_the_same_text() {
     let text = |rate: f64, seed: u64, size: usize| {
         let program = Program::build(|[x]| x.random(seed).less(rate).select(x * rate, -1.0));
         let wide = Layout::contiguous([size, 2 * size]).slice(1, 0, size, 1);
-        render::render(&program, &[&wide], 0, size * size).expect("a short formula")
+        render::render(&program, &[&wide], 0, size * size, None).expect("a short formula")
     };
     let (one, two) = (text(0.1, 3, 4), text(0.7, 1 << 50, 9));
     assert_eq!(one.text, two.text);
@@ -185,5 +190,5 @@ fn other_numbers_seeds_and_sizes_are_the_same_text() {
 #[test]
 fn a_formula_without_room_for_its_parameters_is_not_rendered() {
     let program = Program::build(|[x]| (0..200).fold(x, |sum, i| sum * (2.0 + f64::from(i))));
-    assert!(render::render(&program, &[&Layout::contiguous([3])], 0, 3).is_none());
+    assert!(render::render(&program, &[&Layout::contiguous([3])], 0, 3, None).is_none());
 }

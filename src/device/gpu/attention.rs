@@ -24,10 +24,10 @@ pub fn attention(gpu: &Arc<Gpu>, of: &AttentionInputs, outputs: [&Arc<Memory>; 2
     let [_, queries, _, _, out] = of.dimensions();
     let [seen, sums] = outputs;
     let outputs = vec![with_batch(of, seen, queries, out), with_batch(of, sums, queries, 2)];
-    by_batch([operands(of), outputs].concat(), 0, &|arrays, queries_before| {
+    by_batch(gpu, [operands(of), outputs].concat(), PRODUCTS, 0, &|arrays, queries_before| {
         let [inputs @ .., seen, sums] = arrays else { unreachable!("two outputs") };
         let call = Call { of, queries_before, sums: None, wanted: [true; 2] };
-        call.launch(gpu, ("attention", "main"), inputs, [seen, sums], [queries, out], 2)
+        call.launch(gpu, ("attention", "main"), inputs, [seen, sums], [queries, out], PRODUCTS)
     })
 }
 
@@ -49,24 +49,37 @@ pub fn attention_grad(
     });
     let with_sums = vec![g.clone(), sums.clone(), with_batch(of, &of_queries, queries, 3)];
     let arrays = [operands(of), with_sums, outputs.collect()].concat();
-    by_batch(arrays, 0, &|arrays, queries_before| {
+    by_batch(gpu, arrays, PRODUCTS_BY_QUERIES, 0, &|arrays, queries_before| {
         let [inputs @ .., sums, of_queries, dq, dk, dv] = arrays else { unreachable!("three gradients") };
         let call = Call { of, queries_before, sums: Some(sums), wanted: [wanted[0], true] };
-        call.launch(gpu, GRAD_BY_QUERIES, inputs, [dq, of_queries], [queries, width], 5)?;
+        call.launch(gpu, GRAD_BY_QUERIES, inputs, [dq, of_queries], [queries, width], PRODUCTS_BY_QUERIES)?;
         if wanted[1] || wanted[2] {
             let call = Call { sums: Some(of_queries), wanted: [wanted[1], wanted[2]], ..call };
-            call.launch(gpu, GRAD_BY_KEYS, inputs, [dk, dv], [keys, width.max(out)], 4)?;
+            call.launch(gpu, GRAD_BY_KEYS, inputs, [dk, dv], [keys, width.max(out)], PRODUCTS_BY_KEYS)?;
         }
         Ok(())
     })
 }
 
+/// Matrix products that each entry point computes.
+const PRODUCTS: usize = 2;
+const PRODUCTS_BY_QUERIES: usize = 5;
+const PRODUCTS_BY_KEYS: usize = 4;
+
 const GRAD_BY_QUERIES: (&str, &str) = ("attention_grad", "by_queries");
 const GRAD_BY_KEYS: (&str, &str) = ("attention_grad", "by_keys");
 
-/// Queries, keys, values, and the bias if there is one.
+/// Queries, keys, values, and the bias if there is one, as shaders walk along them.
 fn operands(of: &AttentionInputs) -> Vec<Array> {
-    [Some(of.q), Some(of.k), Some(of.v), of.bias].into_iter().flatten().cloned().collect()
+    let given = [Some(of.q), Some(of.k), Some(of.v), of.bias].into_iter().flatten();
+    given.map(|x| Operand::of(x).array).collect()
+}
+
+/// Floating-point operations of `products` matrix products among queries, keys and values.
+fn flops(inputs: &[Array], products: usize) -> u64 {
+    let [batch @ .., queries, width] = inputs[0].sizes() else { unreachable!("matrices") };
+    let [.., keys, out] = inputs[2].sizes() else { unreachable!("matrices") };
+    (products * batch.iter().product::<usize>() * queries * keys * (width + out)) as u64
 }
 
 /// Memory as a matrix for each of the batch.
@@ -76,19 +89,27 @@ fn with_batch(of: &AttentionInputs, memory: &Arc<Memory>, rows: usize, columns: 
     Array::new(Layout::contiguous(sizes), Buffer::Gpu(memory.clone()))
 }
 
-/// Calls `body` on the arrays, or on halves of their batch where one is too large to be bound. It is
-/// told how many queries stand before the first.
-fn by_batch(arrays: Vec<Array>, before: usize, body: &dyn Fn(&[Array], usize) -> Recorded) -> Recorded {
+/// Calls `body` on the arrays, or on halves of their batch where one is too large to be bound, or
+/// `products` matrix products are too much at once. It is told how many queries stand before the first.
+fn by_batch(
+    gpu: &Gpu,
+    arrays: Vec<Array>,
+    products: usize,
+    before: usize,
+    body: &dyn Fn(&[Array], usize) -> Recorded,
+) -> Recorded {
     let batch = &arrays[0].sizes()[..arrays[0].sizes().len() - 2];
     let axis = batch.iter().position(|&size| size > 1);
-    let (false, Some(axis)) = (arrays.iter().all(|x| Window::of_view(x).0.fits()), axis) else {
+    let small = arrays.iter().all(|x| Window::of_view(x).0.fits())
+        && flops(&arrays, products) <= gpu.context.work_limit;
+    let (false, Some(axis)) = (small, axis) else {
         return body(&arrays, before);
     };
     let cut = arrays.iter().map(|x| halves(x, axis)).collect::<Result<Vec<_>, _>>()?;
     let (one, other): (Vec<Array>, Vec<Array>) = cut.into_iter().map(|[one, other]| (one, other)).unzip();
     let queries: usize = one[0].sizes()[..one[0].sizes().len() - 1].iter().product();
-    by_batch(one, before, body)?;
-    by_batch(other, before + queries, body)
+    by_batch(gpu, one, products, before, body)?;
+    by_batch(gpu, other, products, before + queries, body)
 }
 
 /// What a dispatch is told besides its arrays.
@@ -113,7 +134,7 @@ impl Call<'_> {
         [rows, columns]: [usize; 2],
         products: usize,
     ) -> Recorded {
-        let [_, queries, keys, width, out] = self.of.dimensions();
+        let [_, _, keys, _, _] = self.of.dimensions();
         let batch: usize = inputs[0].sizes()[..inputs[0].sizes().len() - 2].iter().product();
         // Where there is no bias, the queries are bound in its place.
         let (given, rest) = inputs.split_at(3);
@@ -156,7 +177,7 @@ impl Call<'_> {
         params.extend(words);
         windows.extend(sums.map(|((window, _), _)| window));
         let groups = batch * rows.div_ceil(TILE) * columns.div_ceil(COLUMNS).max(1);
-        let flops = (products * batch * queries * keys * (width + out)) as u64;
+        let flops = flops(inputs, products);
         launch_heavy(gpu, shader, entry, &params, &windows, &targets.map(|target| target.0), groups, flops)
     }
 }

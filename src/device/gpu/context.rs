@@ -40,6 +40,9 @@ pub struct GpuOptions {
     /// Floating-point operations of one dispatch, where less than usual; larger products are computed
     /// in pieces. Meant for tests.
     pub work_limit: Option<u64>,
+    /// Bytes of all arrays together, those that wait for their next use included; as many as the device
+    /// gives unless set.
+    pub memory_limit: Option<u64>,
 }
 
 impl GpuOptions {
@@ -152,11 +155,7 @@ impl Context {
     pub fn open(options: &GpuOptions) -> Result<Context> {
         let adapter = choose(found(), options)?;
         let info = AdapterInfo::of(&adapter);
-        let refused = |why: String| Error::Device(format!("{info} cannot be opened: {why}"));
-        let flags = adapter.get_downlevel_capabilities().flags;
-        if !flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS) {
-            return Err(refused("it runs no compute shaders".into()));
-        }
+        check_features(&info, adapter.get_downlevel_capabilities().flags)?;
         let limits = adapter.limits();
         let subgroups = adapter.features().contains(wgpu::Features::SUBGROUP);
         let descriptor = wgpu::DeviceDescriptor {
@@ -164,13 +163,27 @@ impl Context {
             required_limits: limits.clone(),
             ..wgpu::DeviceDescriptor::default()
         };
-        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
-            .map_err(|error| refused(error.to_string()))?;
+        let (device, queue) =
+            pollster::block_on(adapter.request_device(&descriptor)).map_err(|error| refused(&info, error))?;
         let buffer_limit = limits.max_buffer_size.min(COUNTABLE);
         let binding_limit = limits.max_storage_buffer_binding_size.min(buffer_limit);
         let binding_limit = options.binding_limit.map_or(binding_limit, |limit| limit.min(binding_limit));
         let work_limit = options.work_limit.map_or(WORK, |limit| limit.min(WORK));
         Ok(Context { info, buffer_limit, binding_limit, work_limit, subgroups, device, queue })
+    }
+}
+
+fn refused(info: &AdapterInfo, why: impl fmt::Display) -> Error {
+    Error::Device(format!(
+        "{info} cannot be opened: {why}; choose another by ENGRAD_GPU_NAME, or use the device cpu"
+    ))
+}
+
+/// Whether an adapter can do what no shader here goes without.
+fn check_features(info: &AdapterInfo, flags: wgpu::DownlevelFlags) -> Result<()> {
+    match flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS) {
+        true => Ok(()),
+        false => Err(refused(info, "it runs no compute shaders")),
     }
 }
 

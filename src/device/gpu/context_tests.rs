@@ -40,3 +40,12 @@ fn no_adapter_is_an_error_that_says_what_to_install() {
     let error = chosen(&[], GpuOptions::default()).unwrap_err();
     assert!(error.contains("mesa-vulkan-drivers"), "{error}");
 }
+
+#[test]
+fn an_adapter_without_compute_shaders_is_an_error_that_names_it() {
+    let old = adapter("Old", "integrated");
+    assert!(check_features(&old, wgpu::DownlevelFlags::all()).is_ok());
+    let error = check_features(&old, wgpu::DownlevelFlags::all() - wgpu::DownlevelFlags::COMPUTE_SHADERS);
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("Old (integrated") && error.contains("no compute shaders"), "{error}");
+}

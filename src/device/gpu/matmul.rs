@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use super::record::{Recorded, contiguous, launch_heavy, per_element};
+use super::elementwise::contiguous;
+use super::record::{Recorded, launch_heavy, per_element};
 use super::window::Window;
 use super::{Gpu, Memory, reserve};
 use crate::device::array::{Array, Buffer};
@@ -86,7 +87,10 @@ pub fn run(
     y: &Arc<Memory>,
 ) -> Recorded {
     let (rows, columns) = (&a.sizes()[..a.sizes().len() - 1], &b.sizes()[b.sizes().len() - 1..]);
-    product(gpu, a, b, scale, add, &array(y, [rows, columns].concat()))
+    let y = array(y, [rows, columns].concat());
+    // What must be copied is copied before anybody asks whether it can be bound.
+    let walked = |x: &Array| Operand::of(x).array;
+    product(gpu, &walked(a), &walked(b), scale, add.map(walked).as_ref(), &y)
 }
 
 fn array(memory: &Arc<Memory>, sizes: Vec<usize>) -> Array {
@@ -96,21 +100,33 @@ fn array(memory: &Arc<Memory>, sizes: Vec<usize>) -> Array {
 /// The product as one dispatch, or cut in two where an operand is too large to be bound, or the work
 /// too much at once.
 fn product(gpu: &Arc<Gpu>, a: &Array, b: &Array, scale: f32, add: Option<&Array>, y: &Array) -> Recorded {
-    let fits = |x: &Array| Window::of_view(x).0.fits();
     let (row, column) = (y.sizes().len() - 2, y.sizes().len() - 1);
-    let all_fit = fits(a) && fits(b) && add.is_none_or(fits) && fits(y);
-    let work = 2 * (y.layout().count() * a.sizes()[column]) as u64;
-    if all_fit && (work <= gpu.context.work_limit || y.layout().count() == 1) {
+    let (elements, terms) = (y.layout().count(), a.sizes()[column]);
+    // What the rows and columns of each matrix are in the result: an axis of it, or the terms.
+    let of_result = [Some(row), Some(column)];
+    let matrices = [
+        (Some(y), of_result),
+        (add, of_result),
+        (Some(a), [Some(row), None]),
+        (Some(b), [None, Some(column)]),
+    ];
+    let reach =
+        |x: &Array, axis: usize| (x.sizes()[axis].max(1) - 1) * x.layout().strides()[axis].unsigned_abs();
+    let too_large = matrices.into_iter().find_map(|(x, axes)| {
+        let x = x.filter(|x| !Window::of_view(x).0.fits())?;
+        Some(axes[usize::from(reach(x, column) > reach(x, row))])
+    });
+    let heavy = 2 * (elements * terms) as u64 > gpu.context.work_limit && elements > 1;
+    let countable = u32::try_from(terms).is_ok();
+    if too_large.is_none() && !heavy && countable {
         return dispatch(gpu, a, b, scale, add, y);
     }
-    let rows_lie_apart = |x: &Array| x.layout().strides()[row].abs() >= x.layout().strides()[column].abs();
     // Along which axis of the result, if any, the halves touch less.
-    let axis = match y.sizes()[..row].iter().position(|&size| size > 1) {
-        Some(batch) => Some(batch),
-        None if all_fit => Some(if y.sizes()[row] >= y.sizes()[column] { row } else { column }),
-        None if !fits(y) || !add.is_none_or(fits) => Some(row),
-        None if !fits(a) => rows_lie_apart(a).then_some(row),
-        None => (!rows_lie_apart(b)).then_some(column),
+    let axis = match (y.sizes()[..row].iter().position(|&size| size > 1), too_large) {
+        (Some(batch), _) => Some(batch),
+        (None, Some(axis)) => axis,
+        (None, None) if !countable => None,
+        (None, None) => Some(if y.sizes()[row] >= y.sizes()[column] { row } else { column }),
     };
     let Some(axis) = axis else {
         // Half of the terms, and then the other half added to it.

@@ -27,8 +27,8 @@ pub struct PoolStatistics {
 }
 
 /// Free buffers by size class.
-#[derive(Default)]
 pub struct Pool {
+    limit: u64,
     free: Mutex<Free>,
 }
 
@@ -46,6 +46,11 @@ fn class(bytes: u64) -> u64 {
 }
 
 impl Pool {
+    /// An empty one, for buffers of at most `limit` bytes together.
+    pub fn new(limit: u64) -> Pool {
+        Pool { limit, free: Mutex::default() }
+    }
+
     /// How full the pool is now.
     pub fn statistics(&self) -> PoolStatistics {
         self.lock().statistics
@@ -58,12 +63,21 @@ impl Pool {
         free.trim();
     }
 
-    /// A buffer of at least `bytes`, whose content is unspecified; `make` makes one of a given size.
+    /// A buffer of at least `bytes`, whose content is unspecified; `make` makes one of a given size, and
+    /// `catch_up` waits for recorded work, which holds on to buffers until it is done.
     fn take(
         &self,
         bytes: u64,
         make: impl Fn(u64) -> Result<wgpu::Buffer, String>,
+        catch_up: impl Fn(),
     ) -> Result<wgpu::Buffer, String> {
+        let make = |free: &Free, size: u64| match free.statistics.used + free.statistics.pooled + size {
+            total if total > self.limit => Err(format!(
+                "out of memory: {total} bytes together are more than its limit of {}",
+                self.limit
+            )),
+            _ => make(size),
+        };
         let size = class(bytes);
         let mut free = self.lock();
         let found = free.buffers.get_mut(&size).and_then(Vec::pop);
@@ -74,8 +88,11 @@ impl Pool {
             }
             None => {
                 // Room may be missing only because it waits here for sizes that nobody asks for.
-                let buffer = make(size).or_else(|why| match free.give_back() {
-                    true => make(size),
+                let buffer = make(&free, size).or_else(|why| match free.give_back() {
+                    true => {
+                        catch_up();
+                        make(&free, size)
+                    }
                     false => Err(why),
                 })?;
                 free.statistics.made += 1;
@@ -134,7 +151,9 @@ pub struct Memory {
 impl Memory {
     /// Room for `length` elements of unspecified value, to be overwritten by a kernel.
     pub(super) fn reserve(gpu: &Arc<Gpu>, length: usize) -> Memory {
-        let buffer = gpu.pool.take(4 * length as u64, |size| gpu.make_buffer(size));
+        // A failure of waiting is noted, and whoever reads next is told.
+        let catch_up = || drop(gpu.synchronise());
+        let buffer = gpu.pool.take(4 * length as u64, |size| gpu.make_buffer(size), catch_up);
         Memory { gpu: gpu.clone(), buffer: buffer.map_err(Arc::from), length }
     }
 

@@ -4,11 +4,12 @@
 //! runs, with which parameters and over how many workgroups. Work is recorded, not awaited: a failure
 //! shows when somebody reads, as an error and never as a panic of the driver's.
 //! Read next: `context.rs` (opening), `memory.rs` (buffers), `queue.rs` (submission), `pipeline.rs`
-//! (compilation), `render.rs` (formulas), `window.rs` and `record.rs` (kernels), then `matmul.rs` and `reduce.rs`,
-//! which choose by shape.
+//! (compilation), `window.rs` and `record.rs` (kernels), `elementwise.rs` and `render.rs` (formulas), then `matmul.rs`
+//! and `reduce.rs`, which choose by shape.
 
 mod attention;
 mod context;
+mod elementwise;
 mod matmul;
 mod memory;
 pub mod pipeline;
@@ -74,7 +75,7 @@ impl Gpu {
         Ok(Arc::new(Gpu {
             queue: Queue::new(&context, &failure),
             context,
-            pool: memory::Pool::default(),
+            pool: memory::Pool::new(options.memory_limit.unwrap_or(u64::MAX)),
             pipelines: pipeline::Pipelines::default(),
             failure,
             poison: AtomicBool::new(false),
@@ -252,7 +253,7 @@ fn upload_bytes(gpu: &Arc<Gpu>, bytes: &[u8]) -> Memory {
 ///
 /// **Errors** when the device has failed, or could not hold what the array was computed from.
 pub fn read(x: &Array) -> Result<Vec<f32>> {
-    let dense = record::contiguous(x);
+    let dense = elementwise::contiguous(x);
     let memory = memory(&dense);
     let values = match memory.buffer() {
         Ok(buffer) => memory.gpu().queue.read(buffer, dense.layout().offset(), dense.layout().count()),
@@ -293,7 +294,7 @@ fn reserve(gpu: &Arc<Gpu>, length: usize) -> std::result::Result<Arc<Memory>, Ar
     let memory = Arc::new(Memory::reserve(gpu, length));
     memory.buffer()?;
     if gpu.poison.load(Ordering::Relaxed) && length > 0 {
-        record::fill(gpu, f64::NAN, &memory)?;
+        elementwise::fill(gpu, f64::NAN, &memory)?;
     }
     Ok(memory)
 }
@@ -305,3 +306,7 @@ fn memory(x: &Array) -> &Arc<Memory> {
         _ => unreachable!("Device::run has checked the device of each input"),
     }
 }
+
+#[cfg(test)]
+#[path = "shared_tests.rs"]
+mod tests;

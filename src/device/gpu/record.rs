@@ -2,19 +2,17 @@
 //!
 //! Row kernels take dense rows; what lies otherwise is copied first. Every kernel works on windows of
 //! its buffers: one for everything in the usual case, several where an array outgrows a binding.
-//! Read next: `matmul.rs`, `reduce.rs`.
+//! Read next: `elementwise.rs`, `matmul.rs`, `reduce.rs`.
 
 use std::sync::Arc;
 
+use super::elementwise::elementwise;
 use super::pipeline::{self, Pipeline, Recipe, Sharing};
 use super::queue::Dispatch;
-use super::render::{self, Rendered};
-use super::window::{Rows, Window, pieces};
-use super::{Gpu, Memory, attention, matmul, memory, reduce, reserve, run, upload_words};
+use super::window::{Rows, Window, pieces, room};
+use super::{Gpu, Memory, attention, matmul, memory, reduce, reserve, upload_words};
 use crate::device::array::{Array, Ids};
 use crate::device::kernel::Kernel;
-use crate::expr::Program;
-use crate::layout::Layout;
 
 /// Invocations per workgroup where each works for itself: `ELEMENT_GROUP` of `common.wgsl`.
 const ELEMENT_GROUP: usize = 256;
@@ -129,86 +127,30 @@ pub fn per_element(count: usize) -> usize {
     count.div_ceil(ELEMENT_GROUP)
 }
 
-/// The array itself if it is contiguous, else a contiguous copy.
-pub fn contiguous(x: &Array) -> Array {
-    if x.layout().count() == 0 {
-        // Without elements any strides are contiguous; callers count on those of a dense array.
-        return x.view(Layout::contiguous(x.sizes()));
-    }
-    if x.layout().is_contiguous() {
-        return x.clone();
-    }
-    let program = Program::build(|[x]| x);
-    let copy = Kernel::Elementwise { program: &program, inputs: vec![x.clone()], sizes: x.sizes() };
-    run(memory(x).gpu(), &copy).pop().expect("an elementwise kernel with one output")
-}
-
-/// Makes every element `value`.
-pub fn fill(gpu: &Arc<Gpu>, value: f64, y: &Arc<Memory>) -> Recorded {
-    elementwise(gpu, &Program::constant(value), &[], std::slice::from_ref(y))
-}
-
-fn elementwise(gpu: &Arc<Gpu>, program: &Program, inputs: &[Array], outputs: &[Arc<Memory>]) -> Recorded {
-    let count = outputs[0].len();
-    for (first, count) in pieces(gpu, count, 1)? {
-        let mut windows = Vec::with_capacity(inputs.len());
-        let mut layouts = Vec::with_capacity(inputs.len());
-        for x in inputs {
-            let layout = x.layout();
-            // Of a dense input the window holds this piece, so its offset counts from the piece's
-            // start; any other input is bound as far as it reaches.
-            let (window, offset) = match layout.is_contiguous() {
-                true => {
-                    let (window, offset) = Window::of(memory(x), layout.offset() + first, count);
-                    (window, offset.wrapping_sub(first))
-                }
-                false => Window::of_view(x),
-            };
-            windows.push(window);
-            layouts.push(Layout::strided(layout.sizes().to_vec(), layout.strides().to_vec(), offset));
-        }
-        let layouts: Vec<&Layout> = layouts.iter().collect();
-        let Some(rendered) = render::render(program, &layouts, first, count) else {
-            return of_dense(gpu, program, inputs, outputs);
-        };
-        let targets: Vec<Window> = outputs.iter().map(|y| Window::aligned(y, first, count)).collect();
-        let pipeline = rendered_pipeline(gpu, &rendered, inputs.len(), outputs.len());
-        dispatch(gpu, &pipeline, &rendered.words, &windows, &targets, per_element(count), 0)?;
-    }
-    Ok(())
-}
-
-/// An elementwise program whose inputs take more parameters than there is room for: dense ones take
-/// few.
-fn of_dense(gpu: &Arc<Gpu>, program: &Program, inputs: &[Array], outputs: &[Arc<Memory>]) -> Recorded {
-    if inputs.iter().all(|x| x.layout().is_contiguous()) {
-        return Err(Arc::from("a formula has more inputs and numbers than one shader has parameters for"));
-    }
-    let dense: Vec<Array> = inputs.iter().map(contiguous).collect();
-    elementwise(gpu, program, &dense, outputs)
-}
-
-fn rendered_pipeline(gpu: &Gpu, rendered: &Rendered, inputs: usize, outputs: usize) -> Arc<Pipeline> {
-    let recipe = Recipe { name: "elementwise", entry: "main", inputs, outputs };
-    gpu.pipelines.get(&gpu.context.device, &rendered.text, recipe, || rendered.shader())
-}
-
 fn concat(gpu: &Arc<Gpu>, parts: &[&Array], axis: usize, y: &Memory) -> Recorded {
     let parts: Vec<Rows> = parts.iter().map(|part| Rows::behind(part, axis)).collect();
     let total: usize = parts.iter().map(|part| part.width).sum();
+    let copy = |part: &Rows, from: usize, to: usize, rows: usize, width: usize| {
+        let begin = part.dense.layout().offset() + from;
+        let (source, offset) = Window::of(memory(&part.dense), begin, rows * width);
+        let (target, begin) = Window::of(y, to, (rows - 1) * total + width);
+        let params = [rows * width, width, offset, total, begin].map(|word| word as u32);
+        launch(gpu, "concat", "main", &params, &[source], &[target], per_element(rows * width))
+    };
     let mut start = 0;
     for part in parts.iter().filter(|part| part.count * part.width > 0) {
-        // One row may be longer than a binding; then each piece of it is a row of its own.
-        let (count, width, total) = match part.count {
-            1 => (part.width, 1, 1),
-            count => (count, part.width, total),
-        };
-        for (first, rows) in pieces(gpu, count, total)? {
-            let begin = part.dense.layout().offset() + first * width;
-            let (source, offset) = Window::of(memory(&part.dense), begin, rows * width);
-            let (target, begin) = Window::of(y, first * total + start, (rows - 1) * total + width);
-            let params = [rows * width, width, offset, total, begin].map(|word| word as u32);
-            launch(gpu, "concat", "main", &params, &[source], &[target], per_element(rows * width))?;
+        let most = room(gpu) / total;
+        if most > 0 {
+            for first in (0..part.count).step_by(most) {
+                let rows = most.min(part.count - first);
+                copy(part, first * part.width, first * total + start, rows, part.width)?;
+            }
+        } else {
+            for row in 0..part.count {
+                for (first, count) in pieces(gpu, part.width, 1)? {
+                    copy(part, row * part.width + first, row * total + start + first, 1, count)?;
+                }
+            }
         }
         start += part.width;
     }
@@ -237,12 +179,14 @@ fn scatter_add(gpu: &Arc<Gpu>, rows: &Array, ids: &Ids, count: usize, y: &Memory
     let sources = ids.sources(count);
     let [starts, positions] = [sources.starts(), sources.positions()].map(|words| upload_words(gpu, words));
     let [starts, positions] = [&starts, &positions].map(|list| Window::aligned(list, 0, list.len()));
-    let (source, offset) = rows.window(0, rows.count);
     for (first, targets) in pieces(gpu, count, width)? {
         let target = Window::aligned(y, first * width, targets * width);
-        let params = [targets * width, width, offset, first].map(|word| word as u32);
-        let inputs = [source, starts, positions];
-        launch(gpu, "scatter_add", "main", &params, &inputs, &[target], per_element(targets * width))?;
+        for (row, held) in pieces(gpu, rows.count, width)? {
+            let (source, offset) = rows.window(row, held);
+            let params = [targets * width, width, offset, first, row, held].map(|word| word as u32);
+            let inputs = [source, starts, positions];
+            launch(gpu, "scatter_add", "main", &params, &inputs, &[target], per_element(targets * width))?;
+        }
     }
     Ok(())
 }
@@ -316,7 +260,7 @@ fn shader_pipeline(
 }
 
 /// Hands a dispatch to the queue.
-fn dispatch(
+pub fn dispatch(
     gpu: &Gpu,
     pipeline: &Pipeline,
     params: &[u32],

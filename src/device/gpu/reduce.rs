@@ -4,8 +4,9 @@
 
 use std::sync::Arc;
 
+use super::elementwise::contiguous;
 use super::matmul::halves;
-use super::record::{Recorded, contiguous, launch, per_element};
+use super::record::{Recorded, launch, per_element};
 use super::window::Window;
 use super::{Gpu, Memory, reserve};
 use crate::device::array::{Array, Buffer};
@@ -28,11 +29,22 @@ fn array(memory: &Arc<Memory>, sizes: Vec<usize>) -> Array {
 
 /// The reduction as one dispatch, or cut in two where an array is too large to be bound.
 fn fold(gpu: &Arc<Gpu>, op: Reduction, x: &Array, axes: &[usize], y: &Array) -> Recorded {
-    if [x, y].into_iter().all(|x| Window::of_view(x).0.fits()) {
+    // A broadcast view may have more elements than shaders count, wherever they lie.
+    let small = |x: &Array| Window::of_view(x).0.fits() && u32::try_from(x.layout().count()).is_ok();
+    if small(x) && small(y) {
         return dispatch(gpu, op, x, axes, y);
     }
-    let reach = |&axis: &usize| (x.sizes()[axis] as isize - 1) * x.layout().strides()[axis].abs();
-    let axis = (0..x.sizes().len()).max_by_key(reach).expect("a scalar fits");
+    let reach = |&axis: &usize| {
+        let size = x.sizes()[axis];
+        ((size - 1) * x.layout().strides()[axis].unsigned_abs(), size)
+    };
+    let furthest = (0..x.sizes().len()).max_by_key(reach).expect("a scalar is small");
+    // Halves of the result must be dense, so it is cut along its first axis.
+    let first = y.sizes().iter().position(|&size| size > 1);
+    let axis = if small(y) { furthest } else { first.expect("one element is small") };
+    if !axes.contains(&axis) && first != Some(axis) {
+        return fold(gpu, op, &contiguous(x), axes, y);
+    }
     let [one, other] = halves(x, axis)?;
     if !axes.contains(&axis) {
         let [y, rest] = halves(y, axis)?;
@@ -47,17 +59,16 @@ fn fold(gpu: &Arc<Gpu>, op: Reduction, x: &Array, axes: &[usize], y: &Array) -> 
     fold(gpu, op, &results, &[0], y)
 }
 
+/// `y` is dense, and shaders count the elements of both.
 fn dispatch(gpu: &Arc<Gpu>, op: Reduction, x: &Array, axes: &[usize], y: &Array) -> Recorded {
-    if !y.layout().is_contiguous() {
-        return Err(Arc::from(format!("a reduction of {:?} cannot be cut for its shaders", x.sizes())));
-    }
     let kept: Vec<usize> = (0..x.sizes().len()).filter(|axis| !axes.contains(axis)).collect();
     let (kept, reduced) = match (Walk::of(x.layout(), &kept), Walk::of(x.layout(), axes)) {
         (Some(kept), Some(reduced)) => (kept, reduced),
         _ => {
-            let dense = contiguous(&x.view(x.layout().permute(&[&kept[..], axes].concat())));
-            let last: Vec<usize> = (kept.len()..x.sizes().len()).collect();
-            return dispatch(gpu, op, &dense, &last, y);
+            let order = [&kept[..], axes].concat();
+            let [x, y] = [x, y].map(|x| x.view(x.layout().permute(&order)));
+            let last: Vec<usize> = (kept.len()..order.len()).collect();
+            return fold(gpu, op, &contiguous(&x), &last, &y);
         }
     };
     let (outputs, width) = (kept.count, reduced.count);

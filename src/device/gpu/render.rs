@@ -32,6 +32,16 @@ impl Rendered {
     }
 }
 
+/// An input that is bound in several windows, one after the other: only elements that lie in the
+/// present one are computed.
+#[derive(Clone, Copy)]
+pub struct Guard {
+    /// Which input.
+    pub input: usize,
+    /// Elements of the window.
+    pub length: usize,
+}
+
 /// Words that the parameters take: `None` if there is no room for them.
 fn room(program: &Program, layouts: &[&Layout]) -> Option<()> {
     let of_line = |line: &Instruction| match line {
@@ -41,12 +51,19 @@ fn room(program: &Program, layouts: &[&Layout]) -> Option<()> {
     };
     let of_program: usize = program.instructions().iter().map(of_line).sum();
     let of_layouts: usize = layouts.iter().map(|layout| 1 + 2 * layout.groups().len()).sum();
-    (2 + of_program + of_layouts <= WORDS).then_some(())
+    let of_guard = 1;
+    (2 + of_program + of_layouts + of_guard <= WORDS).then_some(())
 }
 
 /// The program over elements `start .. start + count` of inputs that lie as `layouts` say. `None` if
 /// the parameters do not fit; with dense inputs they fit unless the formula has a hundred numbers.
-pub fn render(program: &Program, layouts: &[&Layout], start: usize, count: usize) -> Option<Rendered> {
+pub fn render(
+    program: &Program,
+    layouts: &[&Layout],
+    start: usize,
+    count: usize,
+    guard: Option<Guard>,
+) -> Option<Rendered> {
     room(program, layouts)?;
     let mut text = String::with_capacity(1024);
     for (input, binding) in (0..layouts.len()).zip(1..) {
@@ -67,6 +84,10 @@ pub fn render(program: &Program, layouts: &[&Layout], start: usize, count: usize
         let value = match *instruction {
             Instruction::Input(input) => {
                 position(&mut text, &mut words, input, layouts[input]);
+                if let Some(guard) = guard.filter(|guard| guard.input == input) {
+                    let length = words.add(guard.length as u32);
+                    line(&mut text, format_args!("if (p{input} >= {length}) {{ return; }}"));
+                }
                 format!("in{input}[p{input}]")
             }
             Instruction::Number(value) => format!("bitcast<f32>({})", words.add((value as f32).to_bits())),

@@ -7,17 +7,22 @@
 
 use std::sync::Arc;
 
-use super::record::contiguous;
+use super::elementwise::contiguous;
 use super::{Gpu, Memory, memory};
 use crate::device::array::Array;
 
 /// Windows begin at multiples of this many elements: 256 bytes, which every adapter accepts.
 const ALIGNMENT: usize = 64;
 
+/// Elements of a window, wherever it begins: an input's own offset may push its start down to the
+/// alignment.
+pub fn room(gpu: &Gpu) -> usize {
+    gpu.bindable().saturating_sub(ALIGNMENT)
+}
+
 /// Cuts `count` rows of at most `width` elements into (first, rows), as few as bindings allow.
 pub fn pieces(gpu: &Gpu, count: usize, width: usize) -> Result<Vec<(usize, usize)>, Arc<str>> {
-    // An input's own offset may push its window's start down to the alignment.
-    let room = gpu.bindable().saturating_sub(ALIGNMENT);
+    let room = room(gpu);
     if count * width <= room {
         return Ok(vec![(0, count)]);
     }
@@ -90,22 +95,38 @@ impl<'a> Window<'a> {
         (window, offset + x.layout().offset() - low as usize)
     }
 
+    /// Windows that together hold all that a view touches, and where in each of them the view's first
+    /// element would lie; that number wraps around.
+    pub fn over_view(x: &'a Array) -> Vec<(Window<'a>, usize)> {
+        let memory = memory(x);
+        let (low, high) = x.layout().span().map_or((0, 0), |(low, high)| (low as usize, high as usize));
+        let step = (memory.gpu().bindable() / ALIGNMENT).max(1) * ALIGNMENT;
+        let window = |start: usize| {
+            (Window::aligned(memory, start, step.min(high - start)), x.layout().offset().wrapping_sub(start))
+        };
+        (low / ALIGNMENT * ALIGNMENT..high).step_by(step).map(window).collect()
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
     /// Whether it can be bound.
     pub fn fits(&self) -> bool {
-        self.end - self.start <= self.memory.gpu().bindable()
+        self.len() <= self.memory.gpu().bindable()
     }
 
     /// What a dispatch binds, or why it cannot.
     pub fn binding(&self) -> Result<wgpu::BufferBinding<'a>, Arc<str>> {
-        let length = self.end - self.start;
         if !self.fits() {
-            let (bytes, limit) = (4 * length, 4 * self.memory.gpu().bindable());
+            let (bytes, limit) = (4 * self.len(), 4 * self.memory.gpu().bindable());
             return Err(Arc::from(format!(
                 "{bytes} bytes of one view are more than its shaders bind, {limit}"
             )));
         }
         // An empty array has a buffer all the same, because nothing cannot be bound.
-        let size = wgpu::BufferSize::new(4 * length.max(1) as u64);
+        let size = wgpu::BufferSize::new(4 * self.len().max(1) as u64);
         Ok(wgpu::BufferBinding { buffer: self.memory.buffer()?, offset: 4 * self.start as u64, size })
     }
 }
