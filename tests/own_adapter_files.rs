@@ -205,14 +205,17 @@ fn tensors_are_those_of_the_format_and_no_others() {
 }
 
 #[test]
-fn what_is_said_of_each_layer_is_said_of_every_layer() {
+fn what_is_said_of_each_layer_is_said_of_every_adapted_layer_and_no_other() {
     for row in &ROWS {
         let Some(key) = row.by_path else { continue };
         let mut saved = Saved::of(row);
         let paths = saved.config[key].as_object_mut().unwrap();
         let last = paths.keys().next_back().unwrap().clone();
-        paths.remove(&last);
+        let said = paths.remove(&last).unwrap();
         saved.refused(&last);
+        let paths = saved.config[key].as_object_mut().unwrap();
+        paths.extend([(last, said.clone()), ("bert.pooler.dense".into(), said)]);
+        saved.refused("bert.pooler.dense");
     }
 }
 

@@ -226,16 +226,30 @@ pub(super) fn load_onto(host: &Host, directory: &Path) -> Result<Attached> {
     let targets = targets_of(&config, &saved).map_err(said)?;
     let mut attached = host.attach(&targets, method).map_err(said)?;
     attached.train_beside(host, |path| within(path, &saved), false);
-    match fill(host, &attached, &directory.join("adapter_model.safetensors")) {
-        Ok(()) => {
-            attached.method.loaded()?;
-            Ok(attached)
-        }
+    let filled = all_adapted(&config, &attached)
+        .map_err(said)
+        .and_then(|()| fill(host, &attached, &directory.join("adapter_model.safetensors")))
+        .and_then(|()| attached.method.loaded());
+    match filled {
+        Ok(()) => Ok(attached),
         Err(error) => {
             attached.take_out();
             Err(error)
         }
     }
+}
+
+/// **Errors** when a map of our own layouts says something of layers that are not adapted.
+fn all_adapted(config: &Settings, attached: &Attached) -> Result<()> {
+    for key in ["blocks", "ranks", "predecessors"] {
+        let paths = config.map(key)?.into_iter().map(|(path, _)| path);
+        let others: Vec<&String> =
+            paths.filter(|path| attached.places.iter().all(|place| place.path != **path)).collect();
+        if !others.is_empty() {
+            return Err(Error::Adapter(format!("{key} names layers that are not adapted: {others:?}")));
+        }
+    }
+    Ok(())
 }
 
 /// PEFT's rules: a list of names, or a regular expression as one string; exclusions win, and nothing at
