@@ -151,6 +151,7 @@ on_every_device! {
                 (tuned.activate("third"), "\"third\", only [\"default\", \"other\"]"),
                 (tuned.remove("third"), "\"third\", only"),
                 (tuned.combine("third", &[("fourth", 1.0)], 2).map(drop), "\"fourth\""),
+                (tuned.combine("third", &[], 2).map(drop), "no adapters"),
             ];
             for (outcome, expected) in mistakes {
                 let error = outcome.unwrap_err().to_string();

@@ -86,7 +86,8 @@ impl Adapted {
         self.add_made(name, |host| files::load_onto(host, directory.as_ref()))
     }
 
-    fn add_made(&mut self, name: &str, make: impl FnOnce(&Host) -> Result<Attached>) -> Result<()> {
+    /// Makes an adapter while no other is in the sockets, and the active one of it.
+    pub(super) fn add_made(&mut self, name: &str, make: impl FnOnce(&Host) -> Result<Attached>) -> Result<()> {
         self.check_new(name)?;
         let enabled = self.is_enabled();
         self.disable();
@@ -106,7 +107,7 @@ impl Adapted {
     }
 
     /// A name becomes a directory's.
-    pub(super) fn check_new(&self, name: &str) -> Result<()> {
+    fn check_new(&self, name: &str) -> Result<()> {
         let fits = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
         if name.is_empty() || !name.chars().all(fits) {
             return Err(Error::Adapter(format!(

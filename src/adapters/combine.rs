@@ -27,11 +27,12 @@ impl Adapted {
     /// LoRA cannot say: change biases, or an embedding in another way than by factors. Everything is
     /// then as it was.
     pub fn combine(&mut self, name: &str, parts: &[(&str, f64)], rank: usize) -> Result<f64> {
-        self.check_new(name)?;
+        if parts.is_empty() {
+            return Err(Error::Adapter(format!("{name:?} would be a sum of no adapters")));
+        }
         let parts = parts.iter().map(|(part, weight)| Ok((&self.adapters[self.number(part)?].1, *weight)));
-        let (attached, error) = sum(self, &parts.collect::<Result<Vec<_>>>()?, rank)?;
-        self.adapters.push((name.to_string(), attached));
-        self.activate(name)?;
+        let (mut attached, error) = sum(self, &parts.collect::<Result<Vec<_>>>()?, rank)?;
+        self.add_made(name, move |_| attached.put_in().map(|()| attached))?;
         Ok(error)
     }
 
