@@ -1,7 +1,5 @@
 //! W1 and W2: steps of an encoder with a two-class head.
 
-use std::time::Instant;
-
 use engrad::adapters::{self, Adapted, BitFit, Lora, Mtlora, RankGrowth, Structure, TriAdaptLora};
 use engrad::nn::{Activation, Classifier, Encoder, EncoderConfig, TokenBatch};
 use engrad::optim::{AdamW, Schedule};
@@ -9,12 +7,16 @@ use engrad::train::{Step, Trainer};
 use engrad::{Ids, Rng, device};
 
 use super::Options;
+use super::curves::{Curve, picture};
 use super::inputs::{set_weights, tokens};
-use super::measuring::{emit, measure_steps, spread};
+use super::measuring::{emit, measure_steps, milliseconds, spread};
 
-/// The encoder of W1 and W2 with a two-class head, and its batch.
-fn encoder(options: &Options) -> (Classifier, TokenBatch, Ids) {
-    let (batch, time) = (32, 64);
+/// Rows and tokens of W1 and W2.
+const SIZES: [usize; 2] = [32, 64];
+
+/// The encoder of W1 and W2 with a two-class head, and a batch of `[batch, time]` tokens, of which rows
+/// fill between half and all.
+fn encoder(options: &Options, sizes @ [batch, time]: [usize; 2]) -> (Classifier, TokenBatch, Ids) {
     let config = EncoderConfig {
         vocab_size: 30522,
         hidden_size: 384,
@@ -34,33 +36,74 @@ fn encoder(options: &Options) -> (Classifier, TokenBatch, Ids) {
     let mut rng = Rng::seeded(0);
     let encoder = Encoder::new(&config, &mut rng, &options.device).expect("a consistent configuration");
     let model = Classifier::new(encoder, 2, &mut rng);
-    let sizes = [batch, time];
+    let labels = (0..batch).map(|row| row as u32 % 2).collect::<Vec<u32>>();
+    let labels = Ids::new(labels, [batch], 2).expect("two classes");
     let batch = TokenBatch {
         ids: Ids::new(tokens(7777, batch * time, 30522), sizes, 30522).expect("tokens below the vocabulary"),
         types: Ids::new(vec![0; batch * time], sizes, 2).expect("segment 0"),
-        lengths: (0..batch).map(|row| 32 + (row * 7) % 33).collect(),
+        lengths: (0..batch).map(|row| time / 2 + (row * 7) % (time / 2 + 1)).collect(),
     };
-    let labels = Ids::new((0..32).map(|row| row % 2).collect::<Vec<u32>>(), [32], 2).expect("two classes");
     (model, batch, labels)
 }
 
 /// W1 and W2: forward, backward and AdamW of an encoder with a two-class head.
 pub fn step(options: &Options) {
-    let (model, batch, labels) = encoder(options);
+    let (model, batch, labels) = encoder(options, SIZES);
     let loss = || model.forward(&batch).cross_entropy(&labels);
     let (optimizer, schedule) = (AdamW::new(0.01), Schedule::constant(1e-4));
     if options.work == "W1" {
-        let tuned: Adapted = adapters::attach(&model, "*.self.{query,value}", Lora::new(8))
-            .and_then(|tuned| tuned.also_train("classifier.*"))
-            .expect("the model has these layers");
+        let tuned = with_lora(&model);
         set_weights(&model);
         let mut trainer = Trainer::new(tuned, optimizer, schedule);
-        measure_steps(options, 32 * 64, || trainer.step(loss).expect("a finite loss").loss);
+        measure_steps(options, SIZES.iter().product(), || trainer.step(loss).expect("a finite loss").loss);
     } else {
         set_weights(&model);
         let mut trainer = Trainer::new(&model, optimizer, schedule);
-        measure_steps(options, 32 * 64, || trainer.step(loss).expect("a finite loss").loss);
+        measure_steps(options, SIZES.iter().product(), || trainer.step(loss).expect("a finite loss").loss);
     }
+}
+
+/// LoRA and head of W1.
+fn with_lora(model: &Classifier) -> Adapted {
+    adapters::attach(model, "*.self.{query,value}", Lora::new(8))
+        .and_then(|tuned| tuned.also_train("classifier.*"))
+        .expect("the model has these layers")
+}
+
+/// W1 for more and longer rows: what a token costs, and the most memory in use on the device cpu, as a
+/// table and as `scaling.svg`.
+pub fn scaling(options: &Options) {
+    const BATCHES: [usize; 4] = [8, 16, 32, 64];
+    const TIMES: [usize; 4] = [64, 128, 256, 512];
+    println!("| batch | time | ms a step | µs a token | peak MB | KB a token |\n|---|---|---|---|---|---|");
+    let (mut costs, mut peaks) = (Vec::new(), Vec::new());
+    for batch in BATCHES {
+        let mut curves = [Vec::new(), Vec::new()];
+        for time in TIMES {
+            let (model, rows, labels) = encoder(options, [batch, time]);
+            let tuned = with_lora(&model);
+            set_weights(&model);
+            let mut trainer = Trainer::new(tuned, AdamW::new(0.01), Schedule::constant(1e-4));
+            let mut step =
+                || trainer.step(|| model.forward(&rows).cross_entropy(&labels)).expect("a finite loss");
+            step();
+            device::cpu::forget_peak();
+            let times: Vec<f64> = (0..options.steps.min(5)).map(|_| milliseconds(&mut step)).collect();
+            let peak = (device::cpu::pool_statistics().peak * size_of::<f32>()) as f64 / 1e6;
+            let (ms, tokens) = (spread(&times).0, (batch * time) as f64);
+            let (cost, share) = (ms * 1e3 / tokens, peak * 1e3 / tokens);
+            println!("| {batch} | {time} | {ms:.0} | {cost:.0} | {peak:.0} | {share:.0} |");
+            curves[0].push((time as f64, cost));
+            curves[1].push((time as f64, peak));
+        }
+        let [cost, peak] = curves.map(|points| Curve { name: format!("batch {batch}"), points });
+        costs.push(cost);
+        peaks.push(peak);
+    }
+    let panels = [("Cost of a token", "µs", &costs[..]), ("Peak memory", "MB", &peaks)];
+    let drawn = picture("tokens of a row", &panels).expect("it can be drawn");
+    std::fs::write("scaling.svg", drawn).expect("a place for the picture");
+    println!("\nthe picture is scaling.svg");
 }
 
 /// What W1-adapters compares. The first trains the head and the biases of the first layer's queries and
@@ -96,7 +139,7 @@ fn subjects(model: &Classifier, number: usize) -> Option<(&'static str, Adapted)
 pub fn steps_of_methods(options: &Options) {
     let mut all = Vec::new();
     for number in 0.. {
-        let (model, batch, labels) = encoder(options);
+        let (model, batch, labels) = encoder(options, SIZES);
         let Some((name, tuned)) = subjects(&model, number) else { break };
         set_weights(&model);
         let mut trainer = Trainer::new(tuned, AdamW::new(0.01), Schedule::constant(1e-4));
@@ -114,9 +157,7 @@ pub fn steps_of_methods(options: &Options) {
                 step();
                 *peak = (device::cpu::pool_statistics().peak - before) * size_of::<f32>();
             } else {
-                let started = Instant::now();
-                step();
-                let ms = started.elapsed().as_secs_f64() * 1e3;
+                let ms = milliseconds(&mut *step);
                 if measured {
                     times.push(ms);
                 }

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | W1 | encoder LoRA step: 6 layers, width 384, batch 32 x 64 tokens, rank 8 on query and value |
 //! | W1-adapters | the same with several methods in turn, beside a head alone with the same way back |
+//! | W1-scaling | W1 at other sizes of batch and time: cost of a token and memory, as a table and a picture |
 //! | W2 | the same, every parameter trained |
 //! | W3 | decoder LoRA step: GPT-2 of 6 layers, width 384, batch 8 x 128 tokens, rank 4 on the fused projection |
 //! | W4 | the same decoder going on greedily: a prompt of 32 tokens, 128 more, with cached keys and values |
@@ -15,6 +16,8 @@
 //! Weights and tokens come from a small integer hash, so that every framework computes the same
 //! numbers: equal losses prove equal work. `--profile` prints where the time of a step goes.
 
+#[path = "../../examples/common/curves.rs"]
+mod curves;
 mod decoder;
 mod encoder;
 mod inputs;
@@ -53,10 +56,11 @@ fn main() {
     rayon::ThreadPoolBuilder::new().num_threads(options.threads).build_global().expect("the first pool");
     match options.work.as_str() {
         "W1" | "W2" => encoder::step(&options),
+        "W1-scaling" => encoder::scaling(&options),
         "W1-adapters" => encoder::steps_of_methods(&options),
         "W3" => decoder::step(&options),
         "W4" => decoder::continuation(&options),
         "W5" => kernels::measure(&options),
-        other => eprintln!("{other} is not among the works W1, W1-adapters, W2 to W5"),
+        other => eprintln!("{other} is not among the works W1, W1-adapters, W1-scaling, W2 to W5"),
     }
 }

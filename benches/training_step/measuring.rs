@@ -1,5 +1,6 @@
 //! How steps are timed, and the line that says what came out.
 
+use std::hint::black_box;
 use std::time::Instant;
 
 use engrad::device;
@@ -10,14 +11,15 @@ use super::Options;
 pub fn measure_steps(options: &Options, tokens: usize, mut step: impl FnMut() -> f64) {
     let (mut times, mut losses, mut first) = (Vec::new(), Vec::new(), 0.0);
     for i in 0..options.warmup + options.steps {
-        let started = Instant::now();
-        losses.push(step());
-        options.device.synchronise().expect("the device goes on");
+        let ms = milliseconds(|| {
+            losses.push(step());
+            options.device.synchronise().expect("the device goes on");
+        });
         if i == 0 {
             first = since_start();
         }
         if i >= options.warmup {
-            times.push(started.elapsed().as_secs_f64() * 1e3);
+            times.push(ms);
         }
     }
     let (median, _, _) = spread(&times);
@@ -27,6 +29,13 @@ pub fn measure_steps(options: &Options, tokens: usize, mut step: impl FnMut() ->
     if options.profile {
         profile(step);
     }
+}
+
+/// How long `work` takes.
+pub fn milliseconds<R>(work: impl FnOnce() -> R) -> f64 {
+    let started = Instant::now();
+    black_box(work());
+    started.elapsed().as_secs_f64() * 1e3
 }
 
 /// Prints where the time of `work` goes.

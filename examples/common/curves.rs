@@ -1,4 +1,4 @@
-//! Curves over the steps of training, as a picture in SVG.
+//! Curves, such as losses over the steps of training, as a picture in SVG.
 
 use std::error::Error;
 
@@ -15,22 +15,23 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(213, 94, 0),
 ];
 
-/// A line: its name, and its points as step and value.
+/// A line: its name, and its points.
 pub struct Curve {
     pub name: String,
     pub points: Vec<(f64, f64)>,
 }
 
-/// One panel below the other, each with a title, the name of its vertical axis, and curves.
+/// One panel below the other, each with a title, the name of its vertical axis, and curves; `along` names
+/// the horizontal axis.
 ///
 /// **Errors** when plotters cannot draw.
-pub fn picture(panels: &[(&str, &str, &[Curve])]) -> Result<String, Box<dyn Error>> {
+pub fn picture(along: &str, panels: &[(&str, &str, &[Curve])]) -> Result<String, Box<dyn Error>> {
     let mut text = String::new();
     {
         let area = SVGBackend::with_string(&mut text, (900, 420 * panels.len() as u32)).into_drawing_area();
         area.fill(&WHITE)?;
         for (area, panel) in area.split_evenly((panels.len(), 1)).iter().zip(panels) {
-            draw(area, panel)?;
+            draw(area, along, panel)?;
         }
         area.present()?;
     }
@@ -39,7 +40,8 @@ pub fn picture(panels: &[(&str, &str, &[Curve])]) -> Result<String, Box<dyn Erro
 
 fn draw(
     area: &DrawingArea<SVGBackend, Shift>,
-    (title, axis, curves): &(&str, &str, &[Curve]),
+    along: &str,
+    (title, upwards, curves): &(&str, &str, &[Curve]),
 ) -> Result<(), Box<dyn Error>> {
     let points = || curves.iter().flat_map(|curve| &curve.points).filter(|(_, value)| value.is_finite());
     let steps = points().map(|(step, _)| *step).fold(2.0, f64::max);
@@ -53,7 +55,7 @@ fn draw(
         .build_cartesian_2d(0.0..steps, 1.05 * lowest..1.05 * highest)?;
     let whole = |step: &f64| format!("{step:.0}");
     let mut mesh = chart.configure_mesh();
-    mesh.x_desc("step").y_desc(*axis).x_label_formatter(&whole).light_line_style(WHITE).draw()?;
+    mesh.x_desc(along).y_desc(*upwards).x_label_formatter(&whole).light_line_style(WHITE).draw()?;
     for (at, curve) in curves.iter().enumerate() {
         let colour = COLOURS[at % COLOURS.len()];
         let finite = curve.points.iter().copied().filter(|(_, value)| value.is_finite());
@@ -69,6 +71,7 @@ fn draw(
 }
 
 /// A running mean, because single losses jump.
+#[allow(dead_code, reason = "benches draw what does not jump")]
 pub fn smooth(losses: &[f64]) -> Vec<f64> {
     let mut mean = losses.first().copied().unwrap_or(0.0);
     let running = |&loss: &f64| {

@@ -98,7 +98,7 @@ fn curves(methods: &[&str], runs: &[Run], points: impl Fn(&Run) -> Vec<(f64, f64
 fn draw(path: &Path, title: &str, axis: &str, curves: &[Curve]) -> Result<()> {
     let panels: Vec<(&str, &str, &[Curve])> =
         curves.chunks(TOGETHER).map(|together| (title, axis, together)).collect();
-    let text = picture(&panels)
+    let text = picture("step", &panels)
         .map_err(|error| Error::Format { path: path.into(), what: format!("cannot be drawn: {error}") })?;
     write_whole(path, text.as_bytes())
 }

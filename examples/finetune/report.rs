@@ -77,7 +77,7 @@ pub fn draw(path: &Path, pretraining: Option<&Record>, records: &[Record]) -> Re
     if !pretraining.is_empty() {
         panels.insert(0, ("Loss of pretraining: guessing hidden words", "loss", &pretraining[..]));
     }
-    let text = picture(&panels)
+    let text = picture("step", &panels)
         .map_err(|error| Error::Format { path: path.into(), what: format!("cannot be drawn: {error}") })?;
     write_whole(path, text.as_bytes())
 }

@@ -125,7 +125,7 @@ fn run(options: &Options) -> Result<(f64, f64)> {
     pretrained.save(&options.out)?;
     let path = options.out.join("loss.svg");
     let curve = Curve { name: "loss".into(), points: (1..).map(f64::from).zip(smooth(&losses)).collect() };
-    let drawn = picture(&[("Loss of pretraining", "loss", &[curve])])
+    let drawn = picture("step", &[("Loss of pretraining", "loss", &[curve])])
         .map_err(|error| Error::Format { path: path.clone(), what: format!("cannot be drawn: {error}") })?;
     write_whole(path, drawn.as_bytes())?;
     let loss = measured(model, dev, length)?;

@@ -41,7 +41,7 @@ pub fn draw(folder: &Folder) -> Result<()> {
             continue;
         }
         let path = folder.file(name);
-        let text = picture(&[(title, axis, &curves)]).map_err(|error| Error::Format {
+        let text = picture("step", &[(title, axis, &curves)]).map_err(|error| Error::Format {
             path: path.clone(),
             what: format!("cannot be drawn: {error}"),
         })?;

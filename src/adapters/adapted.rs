@@ -87,7 +87,11 @@ impl Adapted {
     }
 
     /// Makes an adapter while no other is in the sockets, and the active one of it.
-    pub(super) fn add_made(&mut self, name: &str, make: impl FnOnce(&Host) -> Result<Attached>) -> Result<()> {
+    pub(super) fn add_made(
+        &mut self,
+        name: &str,
+        make: impl FnOnce(&Host) -> Result<Attached>,
+    ) -> Result<()> {
         self.check_new(name)?;
         let enabled = self.is_enabled();
         self.disable();
