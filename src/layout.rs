@@ -15,13 +15,33 @@ pub struct Layout {
     offset: usize,
 }
 
-/// Row-major strides of `sizes`: the last axis is dense.
+/// Row-major strides of `sizes`: the last axis is dense. Sizes that nobody can count wrap around here and
+/// are refused where they are counted.
 fn row_major(sizes: &[usize]) -> Vec<isize> {
-    let mut strides = vec![1; sizes.len()];
+    let mut strides = vec![1isize; sizes.len()];
     for axis in (1..sizes.len()).rev() {
-        strides[axis - 1] = strides[axis] * sizes[axis].max(1) as isize;
+        strides[axis - 1] = strides[axis].wrapping_mul(sizes[axis].max(1) as isize);
     }
     strides
+}
+
+/// How many elements there are of `sizes`; `None` where the machine cannot count as far, or could not but
+/// for a size of 0: strides are products of the others.
+pub fn checked_count(sizes: &[usize]) -> Option<usize> {
+    let fold = |product: isize, &size: &usize| product.checked_mul(size.max(1).try_into().ok()?);
+    let filled = sizes.iter().try_fold(1, fold)?;
+    Some(if sizes.contains(&0) { 0 } else { filled.unsigned_abs() })
+}
+
+/// How many elements there are of `sizes`.
+///
+/// **Panics** when the machine cannot count as far.
+#[track_caller]
+pub fn count(sizes: &[usize]) -> usize {
+    match checked_count(sizes) {
+        Some(count) => count,
+        None => refuse("sizes", format_args!("{sizes:?} are beyond any memory")),
+    }
 }
 
 /// The axis meant by `axis` among `ndim` axes, where -1 is the last one.
@@ -94,8 +114,11 @@ impl Layout {
     }
 
     /// How many elements there are.
+    ///
+    /// **Panics** when the machine cannot count as far.
+    #[track_caller]
     pub fn count(&self) -> usize {
-        self.sizes.iter().product()
+        count(&self.sizes)
     }
 
     /// Whether the elements lie densely in row-major order (from any offset).
@@ -111,6 +134,7 @@ impl Layout {
     }
 
     /// The lowest and one past the highest buffer position a view touches; `None` when empty.
+    #[track_caller]
     pub fn span(&self) -> Option<(isize, isize)> {
         if self.count() == 0 {
             return None;

@@ -150,6 +150,7 @@ on_every_device! {
         same(&slope(&zero, |x| x.norm(0)), &[0.0]);
         same(&slope(&row(&[-1.0, 0.5, 1.0, 2.0], device), |x| x.clamp(-1.0, 1.0)), &[0.0, 1.0, 0.0, 0.0]);
         same(&slope(&zero, |x| x.normalize(0, 1e-6)), &[1e6]);
+        same(&slope(&row(&[2.0; 3], device), |x| x.std(0, 1.0)), &[0.0; 3]);
     }
 
     fn powers_hold_at_their_corners(device) {
@@ -158,6 +159,8 @@ on_every_device! {
         same(&slope(&x, |x| x.pow(&y)), &[0.0, 0.0, 12.0, -0.25]);
         same(&slope(&row(&[0.0], device), |x| x.powf(2.0)), &[0.0]);
         same(&x.powf(0.0), &[1.0; 4]);
+        let (zero, y) = (row(&[0.0; 3], device), row(&[2.0, 0.0, -1.0], device));
+        same(&slope(&y, |y| zero.pow(y)), &[0.0, 0.0, -INFINITY]);
     }
 
     fn rounding_goes_to_the_even_neighbour(device) {

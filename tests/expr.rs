@@ -30,6 +30,13 @@ fn equal_numbers_share_a_line() {
 }
 
 #[test]
+fn zeros_of_either_sign_are_different_numbers() {
+    let x = Tensor::new(&[-1.0, 1.0], [2], &Device::Reference);
+    let signed = elementwise("signed", [&x], |[x]| x.less(0.0).select(-0.0, 0.0));
+    assert_eq!(signed.reciprocal().to_vec(), [f32::NEG_INFINITY, f32::INFINITY]);
+}
+
+#[test]
 fn lines_that_no_output_needs_are_left_out() {
     let program = Program::build(|[x, y]| {
         let _unused = (x * y).exp().ln();

@@ -365,6 +365,17 @@ proptest! {
     }
 }
 
+/// The way back puts zeros where a step passed over elements, but none beyond the end.
+#[test]
+fn a_step_beyond_the_end_takes_the_first_element() {
+    for device in devices() {
+        let x = Tensor::arange(3, &device).tracked();
+        let y = x.slice(0, 1..3, usize::MAX);
+        assert_eq!(y.to_vec(), [1.0], "{device}");
+        assert_eq!(y.backward().of(&x).unwrap().to_vec(), [0.0, 1.0, 0.0], "{device}");
+    }
+}
+
 /// Random views rarely leave an empty array's axes in an order that no single stride follows.
 #[test]
 fn products_and_sums_of_empty_views_are_zeros() {

@@ -67,6 +67,15 @@ fn number_measures_agree_with_scipy() {
 }
 
 /// sacrebleu's texts: each hypothesis, and its references, which are stored set by set.
+#[test]
+fn correlations_hold_for_numbers_whose_squares_do_not_fit() {
+    let expected = pearson(&[1.0, 2.0, 4.0], &[3.0, 5.0, 4.0]);
+    for scale in [1e-300, 1e-170, 1e170, 1e300] {
+        let x = [1.0, 2.0, 4.0].map(|x| x * scale);
+        assert_near(&format!("{scale:e}"), pearson(&x, &[3.0, 5.0, 4.0]), expected);
+    }
+}
+
 fn texts(case: &Value) -> (Vec<String>, Vec<Vec<String>>) {
     let (hypotheses, sets): (Vec<String>, Vec<Vec<String>>) =
         (read(case, "hypotheses"), read(case, "references"));

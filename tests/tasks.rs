@@ -311,6 +311,18 @@ fn records_become_prompts_with_all_texts_that_say_them() {
     let expected = Record { prompt: "A : in : B | B : of : C".into(), references: vec!["A is in B.".into()] };
     assert_eq!((records.train, records.dev), (vec![expected.clone()], vec![expected]));
 
+    // Records of one entry come in the order of their names, in every run.
+    let entry = |name: char| {
+        let text = format!(r#"{{"comment": "good", "lex": "{name}"}}"#);
+        format!(r#""{name}": {{"modifiedtripleset": [], "lexicalisations": [{text}]}}"#)
+    };
+    let entries = "hgfedcba".chars().map(entry).collect::<Vec<_>>().join(", ");
+    let many = format!(r#"{{"entries": [{{{entries}}}]}}"#);
+    let files = [("train.json", many.as_bytes()), ("dev.json", many.as_bytes())];
+    let records = Generation::Webnlg.read(directory(&files).path()).unwrap();
+    let texts: Vec<&str> = records.train.iter().map(|record| &*record.references[0]).collect();
+    assert_eq!(texts.concat(), "abcdefgh");
+
     let dart = br#"[{"tripleset": [["A", "IN", "B"]], "annotations": [{"source": "x", "text": "one"}]},
         {"tripleset": [["A", "IN", "B"]], "annotations": [{"source": "y", "text": "two"}]}]"#;
     let files: [(&str, &[u8]); 2] =

@@ -5,9 +5,9 @@ mod tiny;
 
 use common::{close, on_every_device, test_on};
 use engrad::adapters::{self, Adapted, Lora};
-use engrad::nn::{Classifier, files, freeze, named_params};
+use engrad::nn::{Classifier, Param, files, freeze, named_params};
 use engrad::optim::{AdamW, Schedule, Sgd};
-use engrad::train::{Loader, Trainer};
+use engrad::train::{Group, Loader, Trainable, Trainer};
 use engrad::{Device, Error, Ids, Tensor};
 use proptest::prelude::*;
 
@@ -242,6 +242,23 @@ fn a_place_that_cannot_be_written_is_an_error_and_keeps_what_is_there() {
     assert_eq!(std::fs::read(&file).unwrap(), b"earlier");
 }
 
+/// One parameter that joined at step 5, as a damaged checkpoint may say of a run at step 0.
+struct Late(Param);
+
+impl Trainable for Late {
+    fn groups(&self) -> Vec<Group> {
+        vec![Group { since: 5, ..Group::of(vec![("late".into(), self.0.clone())]) }]
+    }
+}
+
+#[test]
+fn what_joins_later_than_now_trains_as_at_its_beginning() {
+    let param = Param::new(&Tensor::ones([1], &Device::Cpu));
+    let mut trainer = Trainer::new(Late(param.clone()), Sgd::new(0.0), Schedule::linear(0.25, 0, 10));
+    trainer.step(|| param.value().sum(..)).unwrap();
+    assert_eq!(param.value().to_vec(), [0.75]);
+}
+
 #[test]
 fn a_loader_needs_something_to_load() {
     for (count, batch) in [(0, 4), (4, 0), (0, 0)] {
@@ -294,6 +311,7 @@ fn examples_of_like_length_share_a_batch() {
     let alike = padded(loader().bucketed(&lengths, 12));
     assert!(alike < lengths.iter().sum::<usize>() * 5 / 4, "{alike}");
     assert!(padded(loader()) > alike * 3 / 2, "{}", padded(loader()));
+    assert_eq!(padded(loader().bucketed(&lengths, 1 << 61)), alike, "all in one bucket");
     let order = |epoch| loader().bucketed(&lengths, 12).epoch(epoch);
     assert!(order(0) != order(1) && order(0).concat() != order(1).concat());
 }

@@ -20,6 +20,10 @@ fn ids<const N: usize>(sizes: [usize; N], limit: usize) -> Ids {
 const MISTAKES: &[Mistake] = &[
     ("Tensor::new", &["3 values", "[2, 2]"], || drop(Tensor::new(&[1.0; 3], [2, 2], &Device::Cpu))),
     ("Tensor::from_f64", &["3 values", "[2]"], || drop(Tensor::from_f64(&[1.0; 3], [2], &Device::Cpu))),
+    ("sizes", &["[4294967296, 4294967296]"], || drop(x([1 << 32, 1 << 32]))),
+    ("sizes", &["[0, 4294967296, 4294967296]"], || drop(x([0, 1 << 32, 1 << 32]))),
+    ("sizes", &["[4294967296, 4294967296]"], || drop(x([1 << 32, 1]) + x([1 << 32]))),
+    ("sizes", &["[4294967296, 4294967296]"], || drop(x([0]).reshape([1 << 32, 1 << 32]))),
     ("item", &["[2, 3]", "6"], || _ = x([2, 3]).item()),
     ("size", &["axis 2", "2 axes"], || _ = x([2, 3]).size(2)),
     ("backward", &["[2]", "backward_with"], || drop(x([2]).tracked().backward())),
@@ -78,6 +82,7 @@ const MISTAKES: &[Mistake] = &[
     // Views.
     ("permute", &["[0, 0]", "[2, 3]"], || drop(x([2, 3]).permute(&[0, 0]))),
     ("permute", &["[0]", "[2, 3]"], || drop(x([2, 3]).permute(&[0]))),
+    ("permute", &["[0]", "[]"], || drop(x([]).permute(&[0]))),
     ("permute", &["axis 2"], || drop(x([2, 3]).permute(&[0, 2]))),
     ("transpose", &["axis 2"], || drop(x([2, 3]).transpose(0, 2))),
     ("move_axis", &["axis 2"], || drop(x([2, 3]).move_axis(0, 2))),
@@ -121,6 +126,9 @@ const MISTAKES: &[Mistake] = &[
     ("index_add", &["[1, 2]", "[2, 3]"], || drop(x([2, 3]).index_add(1, &ids([2], 3), &x([1, 2])))),
     ("index_add", &["[2]", "[2, 3]"], || drop(x([2, 3]).index_add(1, &ids([2], 3), &x([2])))),
     ("gather", &["[3]", "[2, 3]"], || drop(x([2, 3]).gather(1, &ids([3], 3)))),
+    ("gather", &["[131072, 131072]", "4294967295"], || {
+        drop(x([1 << 17, 1 << 17]).gather(1, &ids([1, 1], 1)))
+    }),
     ("gather", &["[3, 1]", "[2, 3]"], || drop(x([2, 3]).gather(1, &ids([3, 1], 3)))),
     ("scatter_add", &["[2, 2]", "[2, 1]"], || drop(x([2, 3]).scatter_add(1, &ids([2, 2], 3), &x([2, 1])))),
     // Rows.
@@ -143,6 +151,10 @@ const MISTAKES: &[Mistake] = &[
     ("cross_entropy", &["[2, 3]", "below 4"], || drop(x([2, 3]).cross_entropy(&ids([2], 4)))),
     ("cross_entropy", &["[4]", "[2, 3]"], || {
         let loss = CrossEntropy { class_weights: Some(x([4])), ..CrossEntropy::default() };
+        drop(loss.of(&x([2, 3]), &ids([2], 3)))
+    }),
+    ("cross_entropy", &["1.5"], || {
+        let loss = CrossEntropy { label_smoothing: 1.5, ..CrossEntropy::default() };
         drop(loss.of(&x([2, 3]), &ids([2], 3)))
     }),
     ("nll_loss", &["[2, 3]", "[3]"], || drop(x([2, 3]).nll_loss(&ids([3], 3)))),

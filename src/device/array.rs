@@ -10,7 +10,7 @@ use super::cpu::Memory;
 #[cfg(feature = "gpu")]
 use super::gpu;
 use crate::error::{Error, Result};
-use crate::layout::Layout;
+use crate::layout::{self, Layout, checked_count};
 
 /// A strided view of a shared buffer on one device.
 #[derive(Clone)]
@@ -36,6 +36,7 @@ impl Array {
     ///
     /// **Panics** when the layout reaches outside of the buffer; everything that reads an array
     /// relies on this check.
+    #[track_caller]
     pub fn new(layout: Layout, buffer: Buffer) -> Array {
         let length = match &buffer {
             Buffer::Reference(values) => values.len(),
@@ -90,6 +91,7 @@ impl Array {
     }
 
     /// Another view of the same buffer.
+    #[track_caller]
     pub fn view(&self, layout: Layout) -> Array {
         Array::new(layout, self.buffer.clone())
     }
@@ -114,8 +116,7 @@ impl Ids {
     /// **Errors** when an index is not below `limit`, or when their number is not that of `sizes`.
     pub fn new(values: impl Into<Vec<u32>>, sizes: impl Into<Vec<usize>>, limit: usize) -> Result<Ids> {
         let (values, sizes) = (values.into(), sizes.into());
-        let expected = sizes.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
-        if expected != Some(values.len()) {
+        if checked_count(&sizes) != Some(values.len()) {
             return Err(Error::Ids(format!("{} indices do not fill the sizes {sizes:?}", values.len())));
         }
         if limit > Self::IGNORED as usize {
@@ -176,12 +177,7 @@ impl Ids {
     #[track_caller]
     pub fn reshape(&self, sizes: impl Into<Vec<usize>>) -> Ids {
         let sizes = sizes.into();
-        assert_eq!(
-            sizes.iter().product::<usize>(),
-            self.count(),
-            "Ids::reshape {:?} to {sizes:?}",
-            self.sizes
-        );
+        assert_eq!(layout::count(&sizes), self.count(), "Ids::reshape {:?} to {sizes:?}", self.sizes);
         Ids { values: self.values.clone(), sizes, limit: self.limit }
     }
 

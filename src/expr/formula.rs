@@ -20,10 +20,14 @@ pub struct Expr<'p> {
 }
 
 impl Arena {
-    /// Adds a line, or finds the equal one that is there.
+    /// Adds a line, or finds the same one that is there. Zeros of either sign are equal and not the same.
     pub(super) fn push(&self, instruction: Instruction) -> Expr<'_> {
         let mut lines = self.0.borrow_mut();
-        let found = lines.iter().position(|line| *line == instruction);
+        let same = |line: &Instruction| match (*line, instruction) {
+            (Instruction::Number(a), Instruction::Number(b)) => a.to_bits() == b.to_bits(),
+            (line, instruction) => line == instruction,
+        };
+        let found = lines.iter().position(same);
         let index = found.unwrap_or_else(|| {
             lines.push(instruction);
             lines.len() - 1

@@ -109,10 +109,10 @@ fn binary_slopes<'p>(f: Binary, a: Expr<'p>, b: Expr<'p>, y: Expr<'p>) -> [Optio
         Binary::Div => [Some(1.0 / b), Some(-(y / b))],
         Binary::Max => [wins(b.less(a)), wins(a.less(b))],
         Binary::Min => [wins(a.less(b)), wins(b.less(a))],
-        // At the corners the limit is taken: x^0 is flat, and 0^b does not move with b.
+        // At the corners the limit is taken: x^0 is flat, and 0^b does not move with b from 0 on.
         Binary::Pow => [
-            Some(b.equal(0.0).select(a.number(0.0), b * a.pow(b - 1.0))),
-            Some(a.equal(0.0).select(a.number(0.0), y * a.ln())),
+            Some(b.equal(0.0).select(0.0, b * a.pow(b - 1.0))),
+            Some((a.equal(0.0) * a.number(0.0).less_equal(b)).select(0.0, y * a.ln())),
         ],
         Binary::Less | Binary::LessEqual | Binary::Equal => [None, None],
     }

@@ -71,6 +71,9 @@ fn centred(numbers: &[f64]) -> Vec<f64> {
         numbers.iter().map(|number| number - mean).collect::<Vec<f64>>()
     };
     let numbers = less_mean(&less_mean(numbers));
+    // Of numbers up to 1 no square is too large, and not all are too small.
+    let largest = numbers.iter().fold(0f64, |largest, number| largest.max(number.abs()));
+    let numbers: Vec<f64> = numbers.iter().map(|number| number / largest).collect();
     let length = numbers.iter().map(|number| number.powi(2)).sum::<f64>().sqrt();
     numbers.iter().map(|number| number / length).collect()
 }

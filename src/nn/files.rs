@@ -15,6 +15,7 @@ pub(crate) use super::loading::{assign, matched};
 pub use super::loading::{load, save};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::layout::checked_count;
 use crate::tensor::Tensor;
 
 /// The tensors of a file and the text entries of its header.
@@ -48,12 +49,8 @@ pub fn read(path: impl AsRef<Path>, device: &Device) -> Result<Contents> {
 /// `None` for integers, which are buffers rather than weights.
 fn to_tensor(view: &TensorView, device: &Device) -> std::result::Result<Option<Tensor>, String> {
     let (bytes, sizes) = (view.data(), view.shape());
-    // A size of 0 hides any other from the format's own check, and strides are products too.
-    if sizes
-        .iter()
-        .try_fold(1isize, |product, &size| product.checked_mul(size.max(1).try_into().ok()?))
-        .is_none()
-    {
+    // A size of 0 hides any other from the format's own check.
+    if checked_count(sizes).is_none() {
         return Err(format!("the sizes {sizes:?} are beyond any memory"));
     }
     let f32_of = |values: Vec<f32>| Some(Tensor::new(&values, sizes, device));

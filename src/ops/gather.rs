@@ -138,6 +138,13 @@ impl Tensor {
                 format_args!("ids {sizes:?} below {} along axis {axis} of {:?}", ids.limit(), self.sizes()),
             );
         }
+        if self.count() > Ids::IGNORED as usize {
+            let (sizes, limit) = (self.sizes(), Ids::IGNORED);
+            refuse(
+                op,
+                format_args!("{sizes:?} has more elements than the {limit} that an id can tell apart"),
+            );
+        }
         // Where each id's own position lies, with its index along the axis taken as 0.
         let dense = Layout::contiguous(self.sizes());
         let stride = dense.strides().get(axis).copied().unwrap_or(1) as u32;

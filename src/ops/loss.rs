@@ -44,7 +44,7 @@ pub struct CrossEntropy {
 impl CrossEntropy {
     /// The loss of `logits: [n, classes]` against `targets: [n]`.
     ///
-    /// **Panics** when the sizes do not fit.
+    /// **Panics** when the sizes do not fit, or the label smoothing is not in `0..=1`.
     #[track_caller]
     pub fn of(&self, logits: &Tensor, targets: &Ids) -> Tensor {
         let losses = logits.cross_entropy_rows(targets);
@@ -78,6 +78,9 @@ impl CrossEntropy {
         scores: &Tensor,
         log_p: impl Fn() -> Tensor,
     ) -> Tensor {
+        if !(0.0..=1.0).contains(&self.label_smoothing) {
+            refuse(op, format_args!("a label smoothing of {} is no share", self.label_smoothing));
+        }
         let (device, class_count) = (scores.device(), scores.size(-1));
         let counts: Vec<f32> =
             targets.values().iter().map(|&id| if id == Ids::IGNORED { 0.0 } else { 1.0 }).collect();

@@ -156,11 +156,11 @@ impl Tensor {
         distances.square().sum_keep(&axes[..]) / (count as f64 - correction).max(0.0)
     }
 
-    /// The standard deviation over `axes`, which disappear.
+    /// The standard deviation over `axes`, which disappear; the slope where nothing varies is 0.
     #[track_caller]
     pub fn std(&self, axes: impl Axes, correction: f64) -> Tensor {
         let axes = signed(&axes.resolve("std", self.ndim()));
-        self.var(&axes[..], correction).sqrt()
+        flat_at_zero("std", &self.var(&axes[..], correction))
     }
 
     /// `log(sum(exp(x)))` over `axes`, which disappear; nothing overflows.
@@ -207,7 +207,7 @@ impl Tensor {
     pub fn norm_keep(&self, axes: impl Axes) -> Tensor {
         let axes = signed(&axes.resolve("norm", self.ndim()));
         let squared = self.square().sum_keep(&axes[..]);
-        elementwise("norm", [&squared], |[s]| s.equal(0.0).select(0.0, s.sqrt()))
+        flat_at_zero("norm", &squared)
     }
 
     /// Without `axes`, which a fold has left with size 1.
@@ -217,6 +217,11 @@ impl Tensor {
         let kept = (0..self.ndim()).filter(|axis| !axes.contains(axis)).map(|axis| self.sizes()[axis]);
         self.reshape(kept.collect::<Vec<usize>>())
     }
+}
+
+/// The square root, with the slope 0 at 0, where that of the root alone is infinite.
+fn flat_at_zero(op: &'static str, squared: &Tensor) -> Tensor {
+    elementwise(op, [squared], |[s]| s.equal(0.0).select(0.0, s.sqrt()))
 }
 
 pub(crate) fn signed(axes: &[usize]) -> Vec<isize> {

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::error::refuse;
 use crate::expr::Program;
-use crate::layout::{Layout, resolve_axes, resolve_axis};
+use crate::layout::{self, Layout, resolve_axes, resolve_axis};
 use crate::ops::elementwise::{elementwise, run_program};
 use crate::tensor::Tensor;
 use crate::tensor::autograd::edge;
@@ -14,6 +14,7 @@ use crate::tensor::autograd::edge;
 /// Looking at the same elements differently. Each panics when an axis or index does not exist.
 impl Tensor {
     /// A view of the same buffer, and how a gradient looks back through it.
+    #[track_caller]
     fn view(
         &self,
         name: &'static str,
@@ -27,9 +28,9 @@ impl Tensor {
     #[track_caller]
     pub fn permute(&self, order: &[isize]) -> Tensor {
         let order = resolve_axes("permute", order, self.ndim());
-        let mut inverse = vec![usize::MAX; self.ndim()];
-        order.iter().enumerate().for_each(|(to, &from)| inverse[from] = to);
-        if order.len() != self.ndim() || inverse.contains(&usize::MAX) {
+        let mut inverse: Vec<usize> = (0..order.len()).collect();
+        inverse.sort_unstable_by_key(|&to| order[to]);
+        if !inverse.iter().map(|&to| order[to]).eq(0..self.ndim()) {
             refuse("permute", format_args!("{order:?} is no order of the axes of {:?}", self.sizes()));
         }
         let inverse = super::reduce::signed(&inverse);
@@ -74,7 +75,7 @@ impl Tensor {
         if sizes == self.sizes() {
             return self.clone();
         }
-        if sizes.iter().product::<usize>() != self.count() {
+        if layout::count(sizes) != self.count() {
             refuse("reshape", format_args!("{:?} to {sizes:?}: different numbers of elements", self.sizes()));
         }
         let Some(layout) = self.layout().reshape(sizes) else { return self.contiguous().reshape(sizes) };
@@ -101,7 +102,7 @@ impl Tensor {
     #[track_caller]
     pub fn unflatten(&self, axis: isize, sizes: &[usize]) -> Tensor {
         let axis = resolve_axis("unflatten", axis, self.ndim());
-        if self.ndim() == 0 || sizes.iter().product::<usize>() != self.sizes()[axis] {
+        if self.ndim() == 0 || layout::count(sizes) != self.sizes()[axis] {
             refuse("unflatten", format_args!("{sizes:?} for axis {axis} of {:?}", self.sizes()));
         }
         self.reshape([&self.sizes()[..axis], sizes, &self.sizes()[axis + 1..]].concat())
@@ -166,6 +167,8 @@ impl Tensor {
         if range == (0..size) && step == 1 {
             return self.clone();
         }
+        // A longer step would leave more zeros behind the elements on the way back, and no others here.
+        let step = step.min(range.len().max(1));
         let layout = self.layout().slice(at, range.start, range.end, step);
         self.view(op, layout, move |g| g.unslice(at, &range, step, size))
     }
@@ -213,7 +216,7 @@ impl Tensor {
             refuse("diagonal", format_args!("{:?} has no last two axes", self.sizes()));
         }
         let (m, n) = (self.size(-2), self.size(-1));
-        let (row, column) = ((-offset).max(0) as usize, offset.max(0) as usize);
+        let (row, column) = (offset.min(0).unsigned_abs(), offset.max(0) as usize);
         let count = m.saturating_sub(row).min(n.saturating_sub(column));
         let square = match count {
             0 => return self.narrow(-2, 0, 0).sum(-2).narrow(-1, 0, 0),

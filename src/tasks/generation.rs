@@ -5,7 +5,7 @@
 //! record: training takes each as a row, and measures compare with all of them.
 //! Read next: `table.rs`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
@@ -168,7 +168,7 @@ impl Grouped {
 
 #[derive(Deserialize)]
 struct WebnlgFile {
-    entries: Vec<HashMap<String, WebnlgEntry>>,
+    entries: Vec<BTreeMap<String, WebnlgEntry>>,
 }
 
 #[derive(Deserialize)]
@@ -193,7 +193,7 @@ struct Lexicalisation {
 fn webnlg(path: &Path) -> Result<Vec<Record>> {
     let file: WebnlgFile = json(path)?;
     let mut records = Vec::new();
-    for entry in file.entries.into_iter().flat_map(HashMap::into_values) {
+    for entry in file.entries.into_iter().flat_map(BTreeMap::into_values) {
         let triples =
             entry.modifiedtripleset.iter().map(|t| [&t.subject, &t.property, &t.object].map(String::as_str));
         let good = entry.lexicalisations.iter().filter(|text| text.comment == "good");

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::device::array::Array;
 use crate::device::{Device, download, download_f64};
 use crate::error::{Result, refuse};
-use crate::layout::Layout;
+use crate::layout::{self, Layout, resolve_axis};
 use crate::rng::Rng;
 use autograd::Node;
 pub use gradcheck::{Gradcheck, gradcheck};
@@ -68,6 +68,9 @@ impl Tensor {
     }
 
     /// Every element is `value`. Takes the room of one element, whatever the sizes.
+    ///
+    /// **Panics** when the machine cannot count as many elements, as all that makes tensors does.
+    #[track_caller]
     pub fn full(value: f64, sizes: impl AsRef<[usize]>, device: &Device) -> Tensor {
         let one = device.upload_f64(&[value], &[]);
         let layout = one.layout().expand(sizes.as_ref()).expect("a scalar broadcasts to anything");
@@ -75,11 +78,13 @@ impl Tensor {
     }
 
     /// Zeros, in the room of one element.
+    #[track_caller]
     pub fn zeros(sizes: impl AsRef<[usize]>, device: &Device) -> Tensor {
         Tensor::full(0.0, sizes, device)
     }
 
     /// Ones, in the room of one element.
+    #[track_caller]
     pub fn ones(sizes: impl AsRef<[usize]>, device: &Device) -> Tensor {
         Tensor::full(1.0, sizes, device)
     }
@@ -108,7 +113,7 @@ impl Tensor {
 
     /// Random numbers are rounded to f32 on every device, so that all start from the same values.
     fn from_fn(sizes: &[usize], device: &Device, mut draw: impl FnMut() -> f64) -> Tensor {
-        let values: Vec<f32> = (0..sizes.iter().product()).map(|_| draw() as f32).collect();
+        let values: Vec<f32> = (0..layout::count(sizes)).map(|_| draw() as f32).collect();
         Tensor::constant(device.upload(&values, sizes))
     }
 
@@ -134,7 +139,7 @@ impl Tensor {
     /// **Panics** when there is no such axis.
     #[track_caller]
     pub fn size(&self, axis: isize) -> usize {
-        let axis = crate::layout::resolve_axis("size", axis, self.ndim());
+        let axis = resolve_axis("size", axis, self.ndim());
         self.sizes().get(axis).copied().unwrap_or(1)
     }
 
@@ -243,7 +248,7 @@ impl Tensor {
 
 #[track_caller]
 fn check_count(op: &str, found: usize, sizes: &[usize]) {
-    let expected: usize = sizes.iter().product();
+    let expected = layout::count(sizes);
     if found != expected {
         refuse(op, format_args!("{found} values for the sizes {sizes:?}, which hold {expected}"));
     }

@@ -57,7 +57,7 @@ impl Loader {
             return order.chunks(self.batch).map(<[usize]>::to_vec).collect();
         };
         let mut cut = Vec::new();
-        for bucket in order.chunks_mut(self.batch * batches) {
+        for bucket in order.chunks_mut(self.batch.saturating_mul(*batches)) {
             bucket.sort_by_key(|&example| lengths[example]);
             cut.extend(bucket.chunks(self.batch).map(<[usize]>::to_vec));
         }

@@ -211,7 +211,7 @@ impl<T: Trainable, O: Optimizer> Trainer<T, O> {
         let norm = self.clip_gradients(&groups, &mut gradients)?;
         let before = self.subject.remembered();
         for group in &groups {
-            let rate = self.schedule.since(group.since).rate(self.step - group.since);
+            let rate = self.schedule.since(group.since).rate(self.step.saturating_sub(group.since));
             for (_, param) in &group.params {
                 // The value is let go of before the update, which may then write in its place.
                 let gradient = gradients.of(&param.value()).cloned();
