@@ -365,6 +365,20 @@ proptest! {
     }
 }
 
+#[test]
+fn arrays_of_ndarray_go_there_and_back_in_their_logical_order() {
+    for device in devices() {
+        for sizes in [&[][..], &[0, 3], &[2, 3, 4]] {
+            let count = sizes.iter().product();
+            let x = Tensor::arange(count, &device).reshape(sizes).t();
+            let array = x.to_ndarray();
+            assert_eq!((array.shape(), array.iter().copied().collect()), (x.sizes(), x.to_vec()), "{device}");
+            let y = Tensor::from_ndarray(&array.reversed_axes(), &device);
+            assert_eq!(y.to_vec(), x.permute(&(0..x.ndim() as isize).rev().collect::<Vec<_>>()).to_vec());
+        }
+    }
+}
+
 /// The way back puts zeros where a step passed over elements, but none beyond the end.
 #[test]
 fn a_step_beyond_the_end_takes_the_first_element() {

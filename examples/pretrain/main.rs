@@ -33,6 +33,8 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer};
 
 const END: &str = "<|endoftext|>";
+const CHECKPOINT: &str = "checkpoint.safetensors";
+const RECORD: &str = "pretraining.json";
 /// Rows that are measured at once.
 const MEASURED: usize = 8;
 
@@ -100,7 +102,11 @@ fn run(options: &Options) -> Result<(f64, f64)> {
     let io = |path: &Path, source| Error::Io { path: path.into(), source };
     let text = std::fs::read_to_string(&options.text).map_err(|source| io(&options.text, source))?;
     std::fs::create_dir_all(&options.out).map_err(|source| io(&options.out, source))?;
-    let tokenizer = learned(&text, options)?;
+    let begun = begun(options)?;
+    let tokenizer = match &begun {
+        Some(_) => tokens::need(&options.out)?,
+        None => learned(&text, options)?,
+    };
     let ids = ids(&tokenizer, &text, options)?;
     let (train, dev) = ids.split_at(ids.len() - ids.len() / 10);
     let length = options.length as usize;
@@ -121,7 +127,7 @@ fn run(options: &Options) -> Result<(f64, f64)> {
     });
     let pretrained = Pretrained::from_config(config, &mut Rng::derived(options.seed, 1 << 40), &device)?;
     let Model::CausalLm(model) = &pretrained.model else { unreachable!("a GPT-2 goes on with texts") };
-    let losses = train_on(model, train, options)?;
+    let losses = train_on(model, train, options, begun)?;
     pretrained.save(&options.out)?;
     let path = options.out.join("loss.svg");
     let curve = Curve { name: "loss".into(), points: (1..).map(f64::from).zip(smooth(&losses)).collect() };
@@ -138,9 +144,6 @@ fn run(options: &Options) -> Result<(f64, f64)> {
 /// A vocabulary of byte pairs that are frequent in the text, saved as `tokenizer.json`.
 fn learned(text: &str, options: &Options) -> Result<Tokenizer> {
     let path = options.out.join("tokenizer.json");
-    if path.exists() {
-        return tokens::need(&options.out);
-    }
     let malformed = |error: tokenizers::Error| Error::Format { path: path.clone(), what: error.to_string() };
     let mut tokenizer = Tokenizer::new(BPE::default());
     tokenizer.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
@@ -166,15 +169,13 @@ fn ids(tokenizer: &Tokenizer, text: &str, options: &Options) -> Result<Vec<u32>>
 }
 
 /// Trains on pieces of the text from random places, and gives the loss of each step.
-fn train_on(model: &CausalLm, ids: &[u32], options: &Options) -> Result<Vec<f64>> {
+fn train_on(model: &CausalLm, ids: &[u32], options: &Options, begun: Option<Begun>) -> Result<Vec<f64>> {
     let (length, steps) = (options.length as usize, options.steps);
     let schedule = Schedule::cosine(options.rate, steps / 20, steps);
     let mut trainer = Trainer::new(model, AdamW::new(0.1), schedule).clipped(1.0).seeded(options.seed);
-    let (checkpoint, record) =
-        (options.out.join("checkpoint.safetensors"), options.out.join("pretraining.json"));
     let mut losses = Vec::new();
-    if let Some(begun) = begun(&record)?.filter(|begun| begun.options == *options && checkpoint.exists()) {
-        trainer.resume(&checkpoint)?;
+    if let Some(begun) = begun {
+        trainer.resume(options.out.join(CHECKPOINT))?;
         losses = begun.losses;
         losses.truncate(trainer.steps() as usize);
     }
@@ -196,20 +197,23 @@ fn train_on(model: &CausalLm, ids: &[u32], options: &Options) -> Result<Vec<f64>
             let begun = Begun { options: options.clone(), losses: losses.clone() };
             let text = serde_json::to_string(&begun).expect("numbers and text can always be written");
             // The losses first: the checkpoint says how many of them count.
-            write_whole(&record, text.as_bytes())?;
-            trainer.save(&checkpoint)?;
+            write_whole(options.out.join(RECORD), text.as_bytes())?;
+            trainer.save(options.out.join(CHECKPOINT))?;
         }
     }
     Ok(losses)
 }
 
-fn begun(path: &Path) -> Result<Option<Begun>> {
-    if !path.exists() {
+/// What a run of the same settings has left, if it was interrupted.
+fn begun(options: &Options) -> Result<Option<Begun>> {
+    let path = options.out.join(RECORD);
+    if !path.exists() || !options.out.join(CHECKPOINT).exists() {
         return Ok(None);
     }
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.into(), source })?;
-    let begun = serde_json::from_str(&text);
-    begun.map(Some).map_err(|error| Error::Format { path: path.into(), what: error.to_string() })
+    let text = std::fs::read_to_string(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+    let begun: Begun =
+        serde_json::from_str(&text).map_err(|error| Error::Format { path, what: error.to_string() })?;
+    Ok(Some(begun).filter(|begun| begun.options == *options))
 }
 
 /// The mean loss of a token over pieces that lie side by side.
@@ -250,6 +254,14 @@ mod tests {
         assert!(matches!(Pretrained::from_directory(&out, &Device::Cpu).unwrap().model, Model::CausalLm(_)));
         // Nothing is left to do, and nothing is done again.
         assert_eq!(run(&options).unwrap(), (loss, bits));
+        // Another text has other words.
+        let other = folder.path().join("other");
+        std::fs::write(&other, "zebras graze where other zebras gaze\n".repeat(300)).unwrap();
+        let known =
+            || tokens::need(&out).unwrap().get_vocab(true).into_keys().any(|word| word.contains("zebra"));
+        assert!(!known());
+        run(&Options { text: other, ..options.clone() }).unwrap();
+        assert!(known());
         let short = Options { length: 5000, ..options };
         assert!(run(&short).unwrap_err().to_string().contains("expected more than --length 5000"));
     }

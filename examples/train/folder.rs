@@ -64,8 +64,9 @@ pub struct Outcome {
     /// The time of all updates, and of one in the middle of all.
     pub seconds: f64,
     pub step_seconds: f64,
-    /// Bytes that tensors held at most at once on the CPU since the run was begun or gone on with.
-    pub peak: usize,
+    /// Bytes that tensors held at most at once while training, since the run was begun or gone on with;
+    /// none where the device does not count them.
+    pub peak: Option<u64>,
 }
 
 /// A run's directory.

@@ -29,13 +29,10 @@ use super::{fresh, resume, threads};
 pub fn run(plan: &Path, out: &Path, stop: &AtomicBool) -> std::result::Result<(), Ended> {
     let study = Study::read(plan)?;
     std::fs::create_dir_all(out).map_err(|source| Error::Io { path: out.into(), source })?;
+    let settings = named(plan, &study.runs)?;
+    settings.first().map_or(Ok(()), |(_, first)| threads(first))?;
     let mut done = Vec::new();
-    for (at, table) in study.runs.iter().enumerate() {
-        let settings = options::settings(plan, table)?;
-        if at == 0 {
-            threads(&settings)?;
-        }
-        let name = format!("{}-{}", settings.task, settings.method);
+    for (name, settings) in &settings {
         let mut rate = settings.rate;
         let mut best = f64::NEG_INFINITY;
         for &candidate in &study.rates {
@@ -59,6 +56,23 @@ pub fn run(plan: &Path, out: &Path, stop: &AtomicBool) -> std::result::Result<()
     Ok(())
 }
 
+/// The settings of each run, and the name of its directories.
+///
+/// **Errors** when settings cannot be used, or two runs would share a directory.
+fn named(plan: &Path, runs: &[Table]) -> Result<Vec<(String, Settings)>> {
+    let mut all: Vec<(String, Settings)> = Vec::new();
+    for table in runs {
+        let settings = options::settings(plan, table)?;
+        let name = format!("{}-{}", settings.task, settings.method);
+        if all.iter().any(|(other, _)| *other == name) {
+            let what = format!("two runs are called {name}; a plan has one of each task and method");
+            return Err(Error::Format { path: plan.into(), what });
+        }
+        all.push((name, settings));
+    }
+    Ok(all)
+}
+
 /// The outcome of a run that may have been finished or begun before.
 fn finished(settings: &Settings, stop: &AtomicBool) -> std::result::Result<Outcome, Ended> {
     let out = &settings.out;
@@ -77,6 +91,9 @@ struct Study {
 }
 
 impl Study {
+    /// Reads a plan.
+    ///
+    /// **Errors** when it cannot be read, names what no plan has, or gives a value that cannot be used.
     fn read(path: &Path) -> Result<Study> {
         let table = options::table(path)?;
         let malformed = |what: String| Error::Format { path: path.into(), what };
@@ -104,9 +121,23 @@ impl Study {
             runs.iter().map(with_common).collect()
         });
         let runs = runs.ok_or_else(|| malformed("expected [[runs]], each with settings".into()))?;
-        let seeds: Vec<u64> = numbers("seeds")?.into_iter().map(|seed| seed as u64).collect();
+        let seeds = numbers("seeds")?;
+        if let Some(seed) = seeds.iter().find(|seed| **seed < 0.0 || seed.fract() != 0.0) {
+            return Err(malformed(format!("seeds holds {seed}, expected whole numbers from 0")));
+        }
+        let seeds: Vec<u64> = seeds.into_iter().map(|seed| seed as u64).collect();
         let seeds = if seeds.is_empty() { vec![0] } else { seeds };
-        let hold_out = table.get("hold-out").and_then(Value::as_integer).unwrap_or(500) as u32;
-        Ok(Study { seeds, rates: numbers("rates")?, hold_out, runs })
+        let rates = numbers("rates")?;
+        if let Some(rate) = rates.iter().find(|rate| !rate.is_finite() || **rate <= 0.0) {
+            return Err(malformed(format!("rates holds {rate}, expected numbers above 0")));
+        }
+        let hold_out = match table.get("hold-out") {
+            None => Some(500),
+            Some(value) => value.as_integer().and_then(|rows| u32::try_from(rows).ok()),
+        };
+        let hold_out = hold_out.filter(|&rows| rows > 0);
+        let hold_out =
+            hold_out.ok_or_else(|| malformed(format!("hold-out is {}, expected rows", table["hold-out"])))?;
+        Ok(Study { seeds, rates, hold_out, runs })
     }
 }

@@ -359,8 +359,16 @@ fn a_report_has_means_deviations_and_the_chance_of_a_difference() {
         let settings = Settings { seed, ..options::read(&words).unwrap().settings };
         let (values, score) = (BTreeMap::from([("matthews".to_string(), value)]), value);
         let (steps, trained) = (1, 10);
-        let outcome =
-            Outcome { steps, best_step: 1, score, values, trained, seconds: 1.0, step_seconds: 0.5, peak: 0 };
+        let outcome = Outcome {
+            steps,
+            best_step: 1,
+            score,
+            values,
+            trained,
+            seconds: 1.0,
+            step_seconds: 0.5,
+            peak: None,
+        };
         Run { settings, outcome }
     };
     let runs: Vec<Run> = [("lora", [0.84, 0.83, 0.85]), ("vera", [0.82, 0.83, 0.81])]
@@ -398,7 +406,17 @@ fn a_study_goes_on_where_it_was_left() {
     assert!(report.contains("| cola | lora | 8 |") && report.contains("| cola | head | 8 |"), "{report}");
     study::run(&plan, &out, &stop).unwrap();
     assert_eq!(fs::read_to_string(out.join("report.md")).unwrap(), report);
-    fs::write(&plan, text.replace("rates", "ratse")).unwrap();
-    let wrong = study::run(&plan, &out, &stop);
-    assert!(matches!(wrong, Err(Ended::Failed(error)) if error.to_string().contains("did you mean rates?")));
+    for (found, wrong, expected) in [
+        ("rates", "ratse", "did you mean rates?"),
+        ("rates = [1e-3", "rates = [-1e-3", "rates holds -0.001"),
+        ("seeds = [0", "seeds = [0.5", "seeds holds 0.5"),
+        ("hold-out = 20", "hold-out = -20", "hold-out is -20"),
+        ("hold-out = 20", "hold-out = \"20\"", "hold-out is \"20\""),
+        ("\"head\"", "\"lora\"", "two runs are called cola-lora"),
+    ] {
+        fs::write(&plan, text.replace(found, wrong)).unwrap();
+        let outcome = study::run(&plan, &out, &stop);
+        let Err(Ended::Failed(error)) = outcome else { panic!("{wrong}: {outcome:?}") };
+        assert!(error.to_string().contains(expected), "{error}");
+    }
 }

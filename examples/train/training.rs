@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use engrad::device::cpu::{forget_peak, pool_statistics};
 use engrad::nn::Module;
 use engrad::optim::{AdamW, Schedule};
 use engrad::train::{Loader, Trainer};
@@ -117,7 +116,8 @@ pub fn train<W: Work>(
     }
 
     let progress = Progress::new(&settings.method, trainer.steps(), steps);
-    forget_peak();
+    let device = settings.device()?;
+    device.forget_peak();
     let enough = |best: &Best| settings.patience > 0 && best.worse >= settings.patience;
     let mut batches = loader.steps(trainer.steps() * accumulate, u64::MAX);
     while trainer.steps() < steps && !enough(&best) {
@@ -141,7 +141,8 @@ pub fn train<W: Work>(
             return Err(Ended::Interrupted);
         }
     }
-    Ok(finish(work, folder, best, trainer.steps(), trainer.subject.count())?)
+    let peak = device.peak_bytes();
+    Ok(finish(work, folder, best, &trainer, peak)?)
 }
 
 /// Measures, and keeps the weights if they are the best so far.
@@ -173,7 +174,13 @@ fn recent(folder: &Folder) -> f64 {
     losses.iter().sum::<f64>() / losses.len().max(1) as f64
 }
 
-fn finish<W: Work>(work: &W, folder: &Folder, best: Best, steps: u64, trained: usize) -> Result<Outcome> {
+fn finish<W: Work>(
+    work: &W,
+    folder: &Folder,
+    best: Best,
+    trainer: &Trainer<Subject, AdamW>,
+    peak: Option<u64>,
+) -> Result<Outcome> {
     let times = folder.lines().iter().filter_map(|line| match line {
         Line::Step { seconds, .. } => Some(*seconds),
         Line::Measured { .. } => None,
@@ -195,14 +202,14 @@ fn finish<W: Work>(work: &W, folder: &Folder, best: Best, steps: u64, trained: u
         }
     }
     let outcome = Outcome {
-        steps,
+        steps: trainer.steps(),
         best_step,
         score,
         values,
-        trained,
+        trained: trainer.subject.count(),
         seconds: times.iter().sum(),
         step_seconds: times.get(times.len() / 2).copied().unwrap_or(0.0),
-        peak: pool_statistics().peak * size_of::<f32>(),
+        peak,
     };
     pictures::draw(folder)?;
     folder.write_json(RESULT, &outcome)?;

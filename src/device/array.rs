@@ -63,6 +63,11 @@ impl Array {
         self.layout.sizes()
     }
 
+    /// The size of the last axis, along which row kernels work.
+    pub(super) fn width(&self) -> usize {
+        *self.sizes().last().expect("row kernels and products take at least one axis")
+    }
+
     /// The shared elements.
     pub fn buffer(&self) -> &Buffer {
         &self.buffer

@@ -268,6 +268,7 @@ impl Kernel<'_> {
     /// The sizes of each output.
     pub fn output_sizes(&self) -> Vec<Vec<usize>> {
         let without_last = |x: &Array| x.sizes()[..x.sizes().len() - 1].to_vec();
+        let with_last = |x: &Array, width: usize| [without_last(x), vec![width]].concat();
         match self {
             Kernel::Elementwise { program, sizes, .. } => vec![sizes.to_vec(); program.outputs().len()],
             Kernel::Reduce { x, axes, .. } => {
@@ -278,31 +279,20 @@ impl Kernel<'_> {
             Kernel::ArgMax { x } => vec![without_last(x)],
             Kernel::ArgSort { x, .. } | Kernel::Softmax { x } => vec![x.sizes().to_vec()],
             Kernel::Recurrence { input, .. } => vec![input.sizes().to_vec()],
-            Kernel::MatMul { a, b, .. } => {
-                let mut sizes = a.sizes().to_vec();
-                *sizes.last_mut().expect("a matrix") = *b.sizes().last().expect("a matrix");
-                vec![sizes]
-            }
+            Kernel::MatMul { a, b, .. } => vec![with_last(a, b.width())],
             Kernel::Concat { parts, axis } => {
                 let mut sizes = parts[0].sizes().to_vec();
                 sizes[*axis] = parts.iter().map(|part| part.sizes()[*axis]).sum();
                 vec![sizes]
             }
             Kernel::Gather { table, ids } => vec![[ids.sizes(), &table.sizes()[1..]].concat()],
-            Kernel::ScatterAdd { rows, count, .. } => {
-                vec![vec![*count, *rows.sizes().last().expect("rows")]]
-            }
+            Kernel::ScatterAdd { rows, count, .. } => vec![vec![*count, rows.width()]],
             Kernel::SoftmaxGrad { y, .. } | Kernel::NormaliseGrad { y, .. } => vec![y.sizes().to_vec()],
-            Kernel::Normalise { x, .. } => vec![x.sizes().to_vec(), [without_last(x), vec![1]].concat()],
+            Kernel::Normalise { x, .. } => vec![x.sizes().to_vec(), with_last(x, 1)],
             Kernel::CrossEntropy { logits, .. } => vec![without_last(logits); 2],
             Kernel::CrossEntropyGrad { logits, .. } => vec![logits.sizes().to_vec()],
             Kernel::Attention { inputs } => {
-                let of_query = |width| {
-                    let mut sizes = inputs.q.sizes().to_vec();
-                    *sizes.last_mut().expect("a matrix") = width;
-                    sizes
-                };
-                vec![of_query(inputs.dimensions()[4]), of_query(2)]
+                vec![with_last(inputs.q, inputs.v.width()), with_last(inputs.q, 2)]
             }
             Kernel::AttentionGrad { inputs: AttentionInputs { q, k, v, .. }, wanted, .. } => {
                 let sizes = |(x, &wanted): (&&Array, _)| if wanted { x.sizes().to_vec() } else { vec![0] };
@@ -314,9 +304,7 @@ impl Kernel<'_> {
     /// Floating-point operations of a matrix product; 0 for kernels bound by memory.
     pub fn flops(&self) -> u64 {
         match self {
-            Kernel::MatMul { a, b, .. } => {
-                2 * a.layout().count() as u64 * *b.sizes().last().expect("a matrix") as u64
-            }
+            Kernel::MatMul { a, b, .. } => 2 * a.layout().count() as u64 * b.width() as u64,
             Kernel::Attention { inputs } => inputs.flops(2),
             // Scores and their gradient, and one product for each gradient.
             Kernel::AttentionGrad { inputs, wanted, .. } => {

@@ -191,7 +191,7 @@ fn recurrence(decay: &Array, input: &Array) -> Vec<f64> {
 
 fn matmul(a: &Array, b: &Array, scale: f64, add: Option<&Array>) -> Vec<f64> {
     let [.., m, k] = *a.sizes() else { unreachable!("a matrix") };
-    let n = *b.sizes().last().expect("a matrix");
+    let n = b.width();
     let batch: usize = a.sizes()[..a.sizes().len() - 2].iter().product();
     let (a, b, add) = (read(a), read(b), add.map(read));
     let mut output = vec![0.0; batch * m * n];
@@ -227,7 +227,7 @@ fn gather(table: &Array, ids: &Ids) -> Vec<f64> {
 }
 
 fn scatter_add(rows: &Array, ids: &Ids, count: usize) -> Vec<f64> {
-    let width = *rows.sizes().last().expect("rows");
+    let width = rows.width();
     let rows = read(rows);
     let mut output = vec![0.0; count * width];
     for (row, &id) in ids.values().iter().enumerate().filter(|&(_, &id)| id != Ids::IGNORED) {

@@ -37,7 +37,11 @@ impl Program {
     fn renumber_inputs(&mut self, used: &[usize], last: usize) {
         for instruction in &mut self.instructions {
             if let Instruction::Input(i) = instruction {
-                *i = if *i == last { used.len() } else { used.binary_search(i).expect("a used input") };
+                *i = if *i == last {
+                    used.len()
+                } else {
+                    used.binary_search(i).expect("`used` lists every input there is")
+                };
             }
         }
         self.inputs = used.len() + 1;

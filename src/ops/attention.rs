@@ -176,16 +176,15 @@ fn can_fuse(q: &Tensor, k: &Tensor, v: &Tensor, mask: &Mask) -> bool {
 /// Attention as one kernel, whose gradient is another.
 #[track_caller]
 fn fused(q: &Tensor, k: &Tensor, v: &Tensor, mask: &Mask, scale: f64, dropout: f64) -> Tensor {
-    let batch = broadcast(&q.sizes()[..q.ndim() - 2], &k.sizes()[..k.ndim() - 2]).expect("fitting sizes");
+    let batch = broadcast(&q.sizes()[..q.ndim() - 2], &k.sizes()[..k.ndim() - 2])
+        .expect("`can_fuse` saw that they broadcast");
     let over_batch = |x: &Tensor| x.detach().expand([&batch[..], &x.sizes()[x.ndim() - 2..]].concat());
     let scores = [&batch[..], &[q.size(-2), k.size(-2)]].concat();
     let bias = mask.bias.as_ref().map(|bias| match broadcast(bias.sizes(), &scores) {
         Some(sizes) if sizes == scores => bias.detach().expand(&scores),
         _ => refuse("attention", format_args!("a mask of {:?} for scores of {scores:?}", bias.sizes())),
     });
-    if !(0.0..=1.0).contains(&dropout) {
-        refuse("attention", format_args!("{dropout} is no probability"));
-    }
+    let dropout = super::dropout::checked("attention", dropout);
     let dropout = if dropout == 0.0 { None } else { next_mask_seed().map(|seed| (seed, dropout)) };
     let past = mask.causal;
     let [all_q, all_k, all_v] = [q, k, v].map(over_batch);

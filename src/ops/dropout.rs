@@ -14,9 +14,7 @@ impl Tensor {
     /// **Panics** when the probability is not in `0..=1`.
     #[track_caller]
     pub fn dropout(&self, probability: f64) -> Tensor {
-        if !(0.0..=1.0).contains(&probability) {
-            refuse("dropout", format_args!("{probability} is no probability"));
-        }
+        let probability = checked("dropout", probability);
         if probability == 0.0 {
             return self.clone();
         }
@@ -24,4 +22,15 @@ impl Tensor {
         let scale = if probability < 1.0 { 1.0 / (1.0 - probability) } else { 0.0 };
         elementwise("dropout", [self], |[x]| x.random(seed).less(probability).select(0.0, x * scale))
     }
+}
+
+/// A probability as all devices compare with it, in f32: so that each drops the same elements.
+///
+/// **Panics** when it is not in `0..=1`.
+#[track_caller]
+pub(super) fn checked(op: &str, probability: f64) -> f64 {
+    if !(0.0..=1.0).contains(&probability) {
+        refuse(op, format_args!("{probability} is no probability"));
+    }
+    f64::from(probability as f32)
 }

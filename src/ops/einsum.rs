@@ -65,7 +65,10 @@ impl Tensor {
         let b = arranged(&b, &right, [&batch, &inner, &columns]);
         let order: Vec<isize> = output
             .iter()
-            .map(|c| known.iter().position(|other| other == c).expect("checked above") as isize)
+            .map(|c| {
+                known.iter().position(|other| other == c).expect("the result names known letters only")
+                    as isize
+            })
             .collect();
         a.matmul(&b).reshape(sizes(&known)).permute(&order)
     }

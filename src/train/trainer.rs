@@ -173,7 +173,7 @@ impl<T: Trainable, O: Optimizer> Trainer<T, O> {
     /// no gradient; with clipping also when the gradients are not finite. Nothing has changed then.
     pub fn step(&mut self, loss: impl FnOnce() -> Tensor) -> Result<Step> {
         let mut loss = Some(loss);
-        self.step_over(1, |_| (loss.take().expect("called once"))())
+        self.step_over(1, |_| (loss.take().expect("one part asks for one loss"))())
     }
 
     /// One step on the mean of several losses, each computed and differentiated in turn, so that

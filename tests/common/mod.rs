@@ -1,5 +1,5 @@
 //! What several test files share: comparing values, running a test on each device, views of many
-//! kinds, and the table of ops. Read next: `table.rs`.
+//! kinds, and the table of ops. Read next: `row.rs`, then `table.rs`.
 
 // Each test file compiles this module for itself and uses a part of it.
 #![allow(dead_code, unused_macros, unused_imports)]

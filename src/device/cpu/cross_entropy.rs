@@ -11,7 +11,7 @@ const BLOCK: usize = 1024;
 /// The loss of each row (0 where ignored) and its log-sum-exp.
 pub fn cross_entropy(logits: &Array, targets: &Ids, losses: &mut [f32], log_sums: &mut [f32]) {
     let logits = super::contiguous(logits);
-    let classes = *logits.sizes().last().expect("rows");
+    let classes = logits.width();
     let x = super::elements(&logits);
     super::for_rows_of_two(losses, 1, log_sums, 1, classes, |first, losses, log_sums| {
         for (i, (loss, log_sum)) in losses.iter_mut().zip(log_sums).enumerate() {
@@ -42,7 +42,7 @@ simd! {
 /// `(softmax(x) - onehot(target))·g` of each row; 0 where ignored.
 pub fn cross_entropy_grad(logits: &Array, log_sum: &Array, targets: &Ids, g: &Array, x: &mut [f32]) {
     let (logits, log_sum, g) = (super::contiguous(logits), super::contiguous(log_sum), super::contiguous(g));
-    let classes = *logits.sizes().last().expect("rows");
+    let classes = logits.width();
     let (logits, log_sum, g) = (super::elements(&logits), super::elements(&log_sum), super::elements(&g));
     super::for_rows(x, classes, classes, |first, x| {
         for (i, x) in x.chunks_exact_mut(classes).enumerate() {

@@ -25,7 +25,7 @@ pub fn gather(table: &Array, ids: &Ids, y: &mut [f32]) {
 /// so nothing is shared between threads.
 pub fn scatter_add(rows: &Array, ids: &Ids, count: usize, y: &mut [f32]) {
     let rows = super::contiguous(rows);
-    let width = *rows.sizes().last().expect("rows");
+    let width = rows.width();
     let rows = super::elements(&rows);
     if width == 0 {
         return;

@@ -8,7 +8,7 @@ use crate::layout::Layout;
 /// `y = scale · a·b + add` for each matrix of the batch.
 pub fn run(a: &Array, b: &Array, scale: f32, add: Option<&Array>, y: &mut [f32]) {
     let [.., m, k] = *a.sizes() else { unreachable!("the op checks for two axes") };
-    let n = *b.sizes().last().expect("two axes");
+    let n = b.width();
     if y.is_empty() {
         return;
     }

@@ -7,7 +7,7 @@ use crate::device::array::Array;
 /// `(x - mean) · rstd` of each row, and `rstd = 1/sqrt(mean((x - mean)²) + eps)`.
 pub fn normalise(x: &Array, eps: f32, centred: bool, y: &mut [f32], rstd: &mut [f32]) {
     let x = super::contiguous(x);
-    let width = *x.sizes().last().expect("rows");
+    let width = x.width();
     if width == 0 {
         return rstd.fill(f32::NAN);
     }
@@ -20,7 +20,7 @@ pub fn normalise(x: &Array, eps: f32, centred: bool, y: &mut [f32], rstd: &mut [
 /// The gradient of [`normalise`], given its results.
 pub fn normalise_grad(y: &Array, rstd: &Array, g: &Array, centred: bool, x: &mut [f32]) {
     let (y, rstd, g) = (super::contiguous(y), super::contiguous(rstd), super::contiguous(g));
-    let width = *y.sizes().last().expect("rows");
+    let width = y.width();
     let (y, rstd, g) = (super::elements(&y), super::elements(&rstd), super::elements(&g));
     super::for_rows(x, width, width, |first, x| {
         pull_rows(&y[first * width..], &rstd[first..], &g[first * width..], centred, x, width);

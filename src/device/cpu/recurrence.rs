@@ -6,7 +6,7 @@ use crate::device::array::Array;
 /// row loses nothing to rounding.
 pub fn run(decay: &Array, input: &Array, h: &mut [f32]) {
     let (decay, input) = (super::contiguous(decay), super::contiguous(input));
-    let width = *input.sizes().last().expect("rows");
+    let width = input.width();
     if width == 0 {
         return;
     }

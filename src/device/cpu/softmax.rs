@@ -8,7 +8,7 @@ use crate::device::array::Array;
 /// `exp(x - max) / sum` of each row.
 pub fn softmax(x: &Array, y: &mut [f32]) {
     let x = super::contiguous(x);
-    let width = *x.sizes().last().expect("rows");
+    let width = x.width();
     let x = super::elements(&x);
     super::for_rows(y, width, width, |first, y| softmax_rows(&x[first * width..], width, y));
 }
@@ -16,7 +16,7 @@ pub fn softmax(x: &Array, y: &mut [f32]) {
 /// `y·(g - sum(g·y))` of each row.
 pub fn softmax_grad(y: &Array, g: &Array, x: &mut [f32]) {
     let (y, g) = (super::contiguous(y), super::contiguous(g));
-    let width = *y.sizes().last().expect("rows");
+    let width = y.width();
     let (y, g) = (super::elements(&y), super::elements(&g));
     super::for_rows(x, width, width, |first, x| {
         pull_rows(&y[first * width..], &g[first * width..], width, x);

@@ -12,7 +12,7 @@ fn ascending(a: f32, b: f32) -> Ordering {
 /// The first position of the largest element of each row.
 pub fn arg_max(x: &Array, y: &mut [f32]) {
     let x = super::contiguous(x);
-    let width = *x.sizes().last().expect("rows");
+    let width = x.width();
     let x = super::elements(&x);
     super::for_rows(y, 1, width, |first, y| {
         for (y, row) in y.iter_mut().zip(x[first * width..].chunks_exact(width)) {
@@ -26,7 +26,7 @@ pub fn arg_max(x: &Array, y: &mut [f32]) {
 /// The positions that sort each row, equal elements in their order.
 pub fn arg_sort(x: &Array, descending: bool, y: &mut [f32]) {
     let x = super::contiguous(x);
-    let width = *x.sizes().last().expect("rows");
+    let width = x.width();
     if width == 0 {
         return;
     }
