@@ -10,9 +10,10 @@ use crate::expr::Program;
 
 /// What a reduction does with the elements it meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum Reduction {
+    /// Their sum.
     Sum,
+    /// The largest of them, or NaN if there is one.
     Max,
 }
 

@@ -149,6 +149,8 @@ impl Device {
     }
 
     /// Does the work and gives one array per output.
+    ///
+    /// **Panics** when an input lives on another device, or there are not `N` outputs.
     pub fn run<const N: usize>(&self, kernel: Kernel) -> [Array; N] {
         for input in kernel.inputs() {
             assert!(

@@ -59,7 +59,7 @@ impl<'p> Operand<'p> for f64 {
     }
 }
 
-#[allow(missing_docs)]
+/// What can be done to terms, beside `+ - * /`.
 impl<'p> Expr<'p> {
     /// A number in the same program.
     pub fn number(self, value: f64) -> Expr<'p> {
@@ -98,71 +98,106 @@ impl<'p> Expr<'p> {
         self.arena.push(Instruction::Binary(f, self.index, other.index))
     }
 
+    /// `e^x`
     pub fn exp(self) -> Expr<'p> {
         self.unary(Unary::Exp)
     }
+
     /// `e^x - 1`, exact near 0.
     pub fn exp_m1(self) -> Expr<'p> {
         self.unary(Unary::ExpM1)
     }
+
+    /// Natural logarithm.
     pub fn ln(self) -> Expr<'p> {
         self.unary(Unary::Ln)
     }
+
     /// `ln(1 + x)`, exact near 0.
     pub fn ln_1p(self) -> Expr<'p> {
         self.unary(Unary::Ln1p)
     }
+
+    /// Square root.
     pub fn sqrt(self) -> Expr<'p> {
         self.unary(Unary::Sqrt)
     }
+
+    /// Hyperbolic tangent.
     pub fn tanh(self) -> Expr<'p> {
         self.unary(Unary::Tanh)
     }
+
+    /// `1/(1 + e^-x)`
     pub fn sigmoid(self) -> Expr<'p> {
         self.unary(Unary::Sigmoid)
     }
+
+    /// The error function.
     pub fn erf(self) -> Expr<'p> {
         self.unary(Unary::Erf)
     }
+
+    /// Sine of an angle in radians.
     pub fn sin(self) -> Expr<'p> {
         self.unary(Unary::Sin)
     }
+
+    /// Cosine of an angle in radians.
     pub fn cos(self) -> Expr<'p> {
         self.unary(Unary::Cos)
     }
+
+    /// Absolute value; the slope at 0 is 0.
     pub fn abs(self) -> Expr<'p> {
         self.unary(Unary::Abs)
     }
+
+    /// -1, 0 or 1.
     pub fn sign(self) -> Expr<'p> {
         self.unary(Unary::Sign)
     }
+
+    /// The whole number below.
     pub fn floor(self) -> Expr<'p> {
         self.unary(Unary::Floor)
     }
+
+    /// The whole number above.
     pub fn ceil(self) -> Expr<'p> {
         self.unary(Unary::Ceil)
     }
+
+    /// The nearest whole number, halves to the even one.
     pub fn round(self) -> Expr<'p> {
         self.unary(Unary::Round)
     }
+
+    /// The larger; a tie shares the slope evenly. NaN if either is NaN.
     pub fn max(self, other: impl Operand<'p>) -> Expr<'p> {
         self.binary(Binary::Max, other)
     }
+
+    /// The smaller; a tie shares the slope evenly. NaN if either is NaN.
     pub fn min(self, other: impl Operand<'p>) -> Expr<'p> {
         self.binary(Binary::Min, other)
     }
+
     /// 1 where `self < other`, else 0.
     pub fn less(self, other: impl Operand<'p>) -> Expr<'p> {
         self.binary(Binary::Less, other)
     }
+
     /// 1 where `self <= other`, else 0.
     pub fn less_equal(self, other: impl Operand<'p>) -> Expr<'p> {
         self.binary(Binary::LessEqual, other)
     }
+
     /// 1 where both are equal, else 0.
     pub fn equal(self, other: impl Operand<'p>) -> Expr<'p> {
         self.binary(Binary::Equal, other)
     }
+
     /// `self` to the power of `other`; small constant powers become products.
     pub fn pow(self, other: impl Operand<'p>) -> Expr<'p> {
         let other = other.term(self);
@@ -176,6 +211,7 @@ impl<'p> Expr<'p> {
             _ => self.binary(Binary::Pow, other),
         }
     }
+
     /// `yes` where `self` is not 0, else `no`.
     pub fn select(self, yes: impl Operand<'p>, no: impl Operand<'p>) -> Expr<'p> {
         let (yes, no) = (yes.term(self), no.term(self));

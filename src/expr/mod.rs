@@ -13,43 +13,63 @@ pub use formula::{Expr, Operand};
 
 /// A function of one number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
 pub enum Unary {
+    /// `-x`
     Neg,
+    /// `e^x`
     Exp,
+    /// `e^x - 1`, exact near 0.
     ExpM1,
+    /// Natural logarithm.
     Ln,
+    /// `ln(1 + x)`, exact near 0.
     Ln1p,
+    /// Square root.
     Sqrt,
+    /// Hyperbolic tangent.
     Tanh,
+    /// `1/(1 + e^-x)`
     Sigmoid,
+    /// The error function.
     Erf,
+    /// Sine of an angle in radians.
     Sin,
+    /// Cosine of an angle in radians.
     Cos,
+    /// Absolute value.
     Abs,
     /// -1, 0 or 1.
     Sign,
+    /// The whole number below.
     Floor,
+    /// The whole number above.
     Ceil,
     /// To the nearest whole number, halves to the even one.
     Round,
 }
 
-/// A function of two numbers; comparisons give 1 or 0.
+/// A function of two numbers; comparisons give 1, or else 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
 pub enum Binary {
+    /// `a + b`
     Add,
+    /// `a - b`
     Sub,
+    /// `a · b`
     Mul,
+    /// `a / b`
     Div,
-    /// NaN if either is NaN.
+    /// The larger, or NaN if either is NaN.
     Max,
-    /// NaN if either is NaN.
+    /// The smaller, or NaN if either is NaN.
     Min,
+    /// `a` to the power of `b`.
     Pow,
+    /// 1 where `a < b`.
     Less,
+    /// 1 where `a <= b`.
     LessEqual,
+    /// 1 where both are equal.
     Equal,
 }
 

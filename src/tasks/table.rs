@@ -77,6 +77,8 @@ impl Table {
     }
 
     /// A field that must be there and hold text.
+    ///
+    /// **Errors** when it does not.
     pub fn field<'a>(&self, row: &'a Row, at: usize) -> Result<&'a str> {
         let Some(field) = row.fields.get(at) else {
             let (found, expected) = (row.fields.len(), at + 1);
