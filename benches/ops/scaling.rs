@@ -8,7 +8,7 @@ use engrad::{Device, Mask, Rng, Tensor, attention, inference};
 
 use super::{best_time, common};
 
-/// Attention of the works W1 and W3 of `training_step.rs`, and of longer texts: time forward, time
+/// Attention of the works W1 and W3 of the bench `training_step`, and of longer texts: time forward, time
 /// forward and back, and the most memory in use on the device cpu, by the kernel and by the formula.
 pub fn compare(device: &Device) {
     common::fuse_attention(device);

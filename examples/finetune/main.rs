@@ -8,7 +8,7 @@
 //! Without arguments: make a language (`common/language.rs`), pretrain a small encoder by letting it guess
 //! hidden words (`common/pretraining.rs`), then teach it to tell correct sentences from wrong ones in three
 //! ways, and compare. With arguments: a published encoder and a published task (`tokens.rs`,
-//! `task.rs`). Both go through `tuning.rs`, whose core is a few lines: attach, train, save.
+//! `common/task.rs`). Both go through `tuning.rs`, whose core is a few lines: attach, train, save.
 //! How a run is interrupted and gone on with is in `stage.rs`, the table and the picture in `report.rs`.
 
 #[path = "../common/curves.rs"]

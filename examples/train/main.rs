@@ -70,7 +70,11 @@ fn command(arguments: &[OsString], stop: &AtomicBool) -> Result<(), Ended> {
             println!("{}", report::table(&report::finished(&runs)?, &against));
         }
         (Some(Other::Study { plan, out }), _) => study::run(&plan, &out, stop)?,
-        (None, Some(path)) => show(&path, &resume(&path, stop)?),
+        (None, Some(path)) => {
+            let (_, settings) = Folder::open(&path)?;
+            threads(&settings)?;
+            show(&path, &resume(&path, stop)?);
+        }
         (None, None) => {
             let settings = command.settings;
             threads(&settings)?;
