@@ -127,12 +127,7 @@ impl Program {
         Program::pruned(arena, outputs, N)
     }
 
-    /// The program of a formula without inputs: a constant, or random numbers.
-    pub fn constant(value: f64) -> Program {
-        Program { instructions: vec![Instruction::Number(value)], outputs: vec![0], inputs: 0 }
-    }
-
-    /// Uniform random numbers in `[0, 1)`.
+    /// The program without inputs of uniform random numbers in `[0, 1)`.
     pub fn random(seed: u64) -> Program {
         Program { instructions: vec![Instruction::Random(seed)], outputs: vec![0], inputs: 0 }
     }

@@ -1,10 +1,17 @@
 //! What outgrows a binding or takes too long at once is computed in pieces; what cannot be is an error.
 
-use engrad::device::gpu::GpuOptions;
+use engrad::device::gpu::{Gpu, GpuOptions};
 use engrad::{Device, Ids, Mask, Tensor, attention, training};
 
 use super::common::{self, random};
 use super::{agrees, own};
+
+/// How many dispatches `body` records. What it poisons is uploaded, and counts for nothing.
+fn dispatches(gpu: &Gpu, body: impl FnOnce()) -> u64 {
+    let before = gpu.dispatches();
+    body();
+    gpu.dispatches() - before
+}
 
 #[test]
 fn what_exceeds_a_binding_is_computed_in_pieces() {
@@ -73,7 +80,10 @@ fn views_that_exceed_a_binding_are_computed_in_pieces() {
     // Reductions whose halves would not be dense, or whose result is larger than what is read.
     agrees(&device, 1e-5, |device| deep(device).transpose(1, 2).sum(-1));
     agrees(&device, 0.0, |device| deep(device).transpose(1, 2).max(1));
-    agrees(&device, 0.0, |device| random(&[1], 2, device).expand([20_000, 3]).sum(-1));
+    let long = dispatches(&gpu, || {
+        agrees(&device, 1e-5, |device| random(&[300], 2, device).expand([20_000, 300]).sum(-1));
+    });
+    assert!(long < 30, "{long} dispatches: the terms were cut instead of the result");
     agrees(&device, 1e-5, |device| random(&[2, 1, 30, 40], 2, device).expand([2, 9, 30, 40]).sum(2));
     // Joined rows of more than a binding, and of more than a 64th of one.
     agrees(&device, 0.0, |device| Tensor::concat(&[&x(&[3, 9000])(device), &x(&[3, 8001])(device)], 1));
@@ -105,12 +115,13 @@ fn products_of_every_shape_are_cut_along_the_axis_that_reaches_furthest() {
                 }
                 _ => random(sizes, seed, device),
             };
-            let before = gpu.dispatches();
-            agrees(&device, 1e-5, |device| {
-                let a = operand(a, 1, 1, device).expand([&b[..b.len() - 2], &a[a.len() - 2..]].concat());
-                operand(add, 3, 4, device).add_matmul(&a, &operand(b, 2, 2, device), 0.5)
+            let pieces = dispatches(&gpu, || {
+                agrees(&device, 1e-5, |device| {
+                    let a = operand(a, 1, 1, device).expand([&b[..b.len() - 2], &a[a.len() - 2..]].concat());
+                    operand(add, 3, 4, device).add_matmul(&a, &operand(b, 2, 2, device), 0.5)
+                });
             });
-            assert!(gpu.dispatches() - before < 60, "{} dispatches", gpu.dispatches() - before);
+            assert!(pieces < 30, "{pieces} dispatches for {a:?} {b:?}, ways {ways}");
         }
     }
 }
@@ -148,25 +159,24 @@ fn work_that_would_take_too_long_is_handed_over_in_pieces() {
             let (a, b) = (random(&[batch, m, k], 1, device), random(&[batch, n, k], 2, device));
             random(&[n], 3, device).add_matmul(&a, &b.transpose(1, 2), 0.5)
         };
-        let before = gpu.dispatches();
-        agrees(&device, 1e-5, product);
-        let pieces = gpu.dispatches() - before;
+        let pieces = dispatches(&gpu, || agrees(&device, 1e-5, product));
         assert!(
             pieces >= least && (least > 1 || pieces < 10),
             "{pieces} dispatches for {batch} x {m} x {n} x {k}"
         );
     }
-    // Two products of 6·40·40·8 multiplications forward, five and four back: pieces of one batch each.
-    let before = gpu.dispatches();
-    agrees(&device, 1e-5, |device| {
+    // One dispatch forward and two back, each for one of a batch of six alone.
+    let both_ways = |device: &Device| {
         let [q, k, v] = [1, 2, 3].map(|seed| random(&[6, 40, 8], seed, device).tracked());
         let seen = training(3, || attention(&q, &k, &v, &Mask::causal(), 0.2, 0.3));
         let gradients = seen.tanh().sum(..).backward();
-        let parts = [&q, &k, &v].map(|x| gradients.of(x).unwrap());
-        Tensor::concat(&parts, 0)
-    });
-    let pieces = gpu.dispatches() - before;
-    assert!(pieces >= 18, "{pieces} dispatches for attention");
+        Tensor::concat(&[&q, &k, &v].map(|x| gradients.of(x).unwrap()), 0)
+    };
+    let (free, unlimited) = own(&GpuOptions::default()).expect("as the first one");
+    let whole = dispatches(&unlimited, || drop(both_ways(&free)));
+    let pieces = dispatches(&gpu, || drop(both_ways(&device)));
+    assert_eq!(pieces - whole, 3 * 5);
+    agrees(&device, 1e-5, both_ways);
 }
 
 #[test]
@@ -176,7 +186,6 @@ fn a_large_vocabulary_is_looked_up_and_scored_through_small_bindings() {
     const WORDS: usize = 50_257;
     let limited = GpuOptions { binding_limit: Some((128 << 20) / 12), ..GpuOptions::default() };
     let Some((device, gpu)) = own(&limited) else { return };
-    let before = gpu.dispatches();
     let tokens = Ids::new([0, 50_256, 31_337, 41_942, 41_943, Ids::IGNORED], [6], WORDS).unwrap();
     let run = |device: &Device| {
         let table = (random(&[WORDS, 64], 1, device) * 0.1).tracked();
@@ -185,6 +194,6 @@ fn a_large_vocabulary_is_looked_up_and_scored_through_small_bindings() {
         let value = loss.detach().reshape([1]);
         Tensor::concat(&[&value, &loss.backward().of(&table).unwrap().flatten(0, 1)], 0)
     };
-    agrees(&device, 1e-5, run);
-    assert!(gpu.dispatches() - before > 15, "the table was cut");
+    let pieces = dispatches(&gpu, || agrees(&device, 1e-5, run));
+    assert!(pieces > 15, "{pieces} dispatches: the table was not cut");
 }

@@ -29,11 +29,6 @@ pub fn contiguous(x: &Array) -> Array {
     run(memory(x).gpu(), &copy).pop().expect("an elementwise kernel with one output")
 }
 
-/// Makes every element `value`.
-pub fn fill(gpu: &Arc<Gpu>, value: f64, y: &Arc<Memory>) -> Recorded {
-    elementwise(gpu, &Program::constant(value), &[], std::slice::from_ref(y))
-}
-
 /// Records a program over every element of its outputs.
 pub fn elementwise(gpu: &Arc<Gpu>, program: &Program, inputs: &[Array], outputs: &[Arc<Memory>]) -> Recorded {
     let too_large = |&at: &usize| {

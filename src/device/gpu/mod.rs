@@ -294,7 +294,8 @@ fn reserve(gpu: &Arc<Gpu>, length: usize) -> std::result::Result<Arc<Memory>, Ar
     let memory = Arc::new(Memory::reserve(gpu, length));
     memory.buffer()?;
     if gpu.poison.load(Ordering::Relaxed) && length > 0 {
-        elementwise::fill(gpu, f64::NAN, &memory)?;
+        // Not by a kernel, which may be the one that leaves something out.
+        gpu.queue.upload(bytemuck::cast_slice(&vec![f32::NAN; length]), memory.buffer()?);
     }
     Ok(memory)
 }

@@ -75,9 +75,9 @@ fn dispatch(gpu: &Arc<Gpu>, op: Reduction, x: &Array, axes: &[usize], y: &Array)
     let terms_lie_closer = reduced.inner.unsigned_abs() <= kept.inner.unsigned_abs();
     let by_workgroup = width >= WORKGROUP_WIDTH && (outputs == 1 || terms_lie_closer);
     // Few long reductions are cut, so that the whole GPU has something to do; into how many pieces
-    // depends on the sizes alone, and so does the result.
+    // depends on the sizes alone, and so does the result, unless a binding holds no more pieces.
     let (shortest, most) = if by_workgroup { (4096, 1024) } else { (64, 16_384_usize) };
-    let chunks = (width / shortest).clamp(1, most.div_ceil(outputs));
+    let chunks = (width / shortest).clamp(1, most.div_ceil(outputs).min(gpu.bindable() / outputs));
     let partial = match chunks {
         1 => None,
         _ => Some(array(&reserve(gpu, outputs * chunks)?, vec![outputs, chunks])),
