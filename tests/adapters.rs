@@ -7,7 +7,7 @@ mod subjects;
 mod tiny;
 
 use common::{close, on_every_device, test_on};
-use engrad::adapters::{self, Adapted};
+use engrad::adapters::{self, Adapted, Lora};
 use engrad::nn::{Classifier, EncoderConfig, freeze, named_params, sockets, unfreeze};
 use engrad::optim::{AdamW, Schedule};
 use engrad::train::Trainer;
@@ -146,6 +146,17 @@ on_every_device! {
         });
     }
 
+    fn a_layer_is_adapted_or_trained_beside_but_not_both(device) {
+        let model = model(device);
+        let before = tiny::state(&model);
+        for pattern in ["*.query.bias", "*.query.weight", "*.attention.*"] {
+            let tuned = adapters::attach(&model, "*.{query,value}", Lora::new(2)).unwrap();
+            let error = tuned.also_train(pattern).err().unwrap().to_string();
+            assert!(error.contains(pattern) && error.contains("query"), "{error}");
+            assert!(tiny::state(&model) == before);
+        }
+    }
+
     fn as_many_numbers_are_trained_as_the_formula_says(device) {
         every(|subject| {
             let sites = [(8, 8), (8, 8), (8, 12)];
@@ -235,7 +246,7 @@ on_every_device! {
                 return;
             }
             // One of the sites is taken.
-            let first = adapters::attach(&model, "*.layer.1.*.value", adapters::Lora::new(1)).unwrap();
+            let first = adapters::attach(&model, "*.layer.1.*.value", Lora::new(1)).unwrap();
             let (before, state) = (output(&model), tiny::state(&model));
             let error = adapters::attach(&model, subject.targets.clone(), subject.method()).err().unwrap().to_string();
             assert!(error.contains("self.value") && error.contains("detach"), "{error}");

@@ -9,6 +9,7 @@ mod stored;
 use std::collections::{BTreeSet, HashMap};
 
 use common::{close, on_every_device, test_on};
+use engrad::adapters::Adapted;
 use engrad::nn::{Module, Param, Walker, named_params};
 use engrad::optim::{AdamW, Optimizer, Schedule, Sgd, Shape, clip};
 use engrad::train::{Group, Trainable, Trainer};
@@ -69,6 +70,14 @@ impl Trainable for WithoutDecayOnBiases<'_> {
             Group { params: matrices, rate: 1.0, decay: 1.0, since: 0 },
             Group { params: biases, rate: 1.0, decay: 0.0, since: 0 },
         ]
+    }
+
+    fn adapters(&self) -> Option<&Adapted> {
+        None
+    }
+
+    fn adapters_mut(&mut self) -> Option<&mut Adapted> {
+        None
     }
 }
 

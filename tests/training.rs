@@ -249,6 +249,14 @@ impl Trainable for Late {
     fn groups(&self) -> Vec<Group> {
         vec![Group { since: 5, ..Group::of(vec![("late".into(), self.0.clone())]) }]
     }
+
+    fn adapters(&self) -> Option<&Adapted> {
+        None
+    }
+
+    fn adapters_mut(&mut self) -> Option<&mut Adapted> {
+        None
+    }
 }
 
 #[test]

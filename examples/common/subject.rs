@@ -1,11 +1,9 @@
 //! What is trained, by the name of the way: everything, the head alone, or an adapter of the library's list.
 
-use std::collections::BTreeMap;
-
-use engrad::adapters::{self, Adapted, Listed, METHODS, Update, Usual};
+use engrad::Result;
+use engrad::adapters::{self, Adapted, Listed, METHODS, Usual};
 use engrad::nn::{Module, Pattern, freeze, named_params};
 use engrad::train::{Group, Trainable};
-use engrad::{Result, Tensor};
 
 /// Every way: the two baselines first.
 pub fn names() -> impl Iterator<Item = &'static str> {
@@ -62,10 +60,7 @@ impl<'a> Subject<'a> {
 
     /// The present rank of each site, where ranks change.
     pub fn ranks(&self) -> Vec<usize> {
-        match self {
-            Subject::Adapted(adapted) => adapted.ranks(),
-            Subject::Whole(_) => Vec::new(),
-        }
+        self.adapters().map(Adapted::ranks).unwrap_or_default()
     }
 }
 
@@ -81,31 +76,17 @@ impl Trainable for Subject<'_> {
         }
     }
 
-    fn penalty(&self) -> Option<Tensor> {
+    fn adapters(&self) -> Option<&Adapted> {
         match self {
-            Subject::Adapted(adapted) => adapted.penalty(),
+            Subject::Adapted(adapted) => Some(adapted),
             Subject::Whole(_) => None,
         }
     }
 
-    fn after_update(&mut self, update: &Update) -> Result<()> {
+    fn adapters_mut(&mut self) -> Option<&mut Adapted> {
         match self {
-            Subject::Adapted(adapted) => adapted.after_update(update),
-            Subject::Whole(_) => Ok(()),
-        }
-    }
-
-    fn state(&self) -> BTreeMap<String, Tensor> {
-        match self {
-            Subject::Adapted(adapted) => adapted.state(),
-            Subject::Whole(_) => BTreeMap::new(),
-        }
-    }
-
-    fn restore(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
-        match self {
-            Subject::Adapted(adapted) => adapted.restore(state),
-            Subject::Whole(_) => Ok(()),
+            Subject::Adapted(adapted) => Some(adapted),
+            Subject::Whole(_) => None,
         }
     }
 }

@@ -25,6 +25,20 @@ fn every_method_is_compared_on_the_programs_own_language() {
 }
 
 #[test]
+fn methods_that_look_back_at_updates_see_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options(folder.path(), &["--methods", "adalora,increlora", "--seeds", "1"]);
+    options.settings.steps = 40;
+    run(&options).unwrap();
+    for line in fs::read_to_string(folder.path().join("results.jsonl")).unwrap().lines() {
+        let Run { method, ranks, .. } = serde_json::from_str(line).unwrap();
+        let (_, last) = ranks.last().unwrap();
+        // Without gradients all scores are equal: one method then prunes everything, the other grows all alike.
+        assert_eq!(last.iter().sum::<usize>(), 2 * last.len(), "{method}: {last:?}");
+    }
+}
+
+#[test]
 fn a_comparison_that_was_cut_off_goes_on_and_ends_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let asked = ["--methods", "head,lora", "--seeds", "2"];

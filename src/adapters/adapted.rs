@@ -9,6 +9,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::attached::{Attached, Host};
+use super::targets::within;
 use super::{Check, Method, Pace, Targets, Update, files};
 use crate::error::{Error, Result};
 use crate::nn::{Module, Param, Pattern, Summary};
@@ -186,7 +187,8 @@ impl Adapted {
     /// Trains the base parameters whose path fits beside the active adapter (heads, norms); their
     /// modules join its file.
     ///
-    /// **Errors** when none fits; all adapters are then out again.
+    /// **Errors** when none fits, or one belongs to an adapted layer, of which files say one or the other; all
+    /// adapters are then out again.
     pub fn also_train(mut self, pattern: &str) -> Result<Adapted> {
         let compiled = Pattern::new(pattern);
         let attached = &mut self.adapters[self.active].1;
@@ -195,6 +197,15 @@ impl Adapted {
             self.detach();
             return Err(Error::Names(format!(
                 "no parameter fits {pattern:?}; the first one is called {example}"
+            )));
+        }
+        let module = |path: &str| path.rsplit_once('.').map_or("", |(module, _)| module).to_string();
+        let adapted = |path: &str| self.sites().iter().any(|site| within(site, &[module(path)]));
+        let twice = self.current().beside.iter().find(|beside| !beside.by_method && adapted(&beside.path));
+        if let Some(path) = twice.map(|beside| beside.path.clone()) {
+            self.detach();
+            return Err(Error::Names(format!(
+                "{pattern:?} trains {path}, whose layer has an adapter; leave one of them out"
             )));
         }
         Ok(self)

@@ -42,6 +42,13 @@ pub struct Usual {
 /// Norms, by the names that BERT, GPT-2, BART, T5 and Llama give them.
 const NORMS: &str = "{*LayerNorm,*layer_norm,*ln_1,*ln_2,*ln_f,*layernorm,*norm}";
 
+/// What IA³ scales, by the names that BERT, GPT-2 and Llama give it; the same as PEFT's.
+const KEYS_VALUES_FEED_FORWARD: &str =
+    "{*.key,*.value,*.output.dense,*.c_attn,*.mlp.c_proj,*.k_proj,*.v_proj,*.down_proj}";
+
+/// All that stands in blocks, for what scales a layer's outputs and so the inputs of the next.
+const BLOCKS: &str = "{*.layer.*,*.h.*,*.layers.*,*.block.*}";
+
 /// Every method. Several may write files of one kind; the first of them reads these.
 pub const METHODS: &[Listed] = &[
     line(
@@ -110,19 +117,25 @@ pub const METHODS: &[Listed] = &[
         |usual| Vera { dropout: usual.dropout, seed: usual.seed, ..Vera::new(usual.rank) }.into(),
         |config| boxed(Vera::from_config(config)),
     ),
-    line(
-        "ia3",
-        "IA3",
-        |_| Ia3::new(["intermediate.dense", "mlp.c_proj", "mlp.down_proj"]).into(),
-        |config| boxed(Ia3::from_config(config)),
-    ),
+    Listed {
+        targets: Some(KEYS_VALUES_FEED_FORWARD),
+        ..line(
+            "ia3",
+            "IA3",
+            |_| Ia3::new(["output.dense", "mlp.c_proj", "down_proj"]).into(),
+            |config| boxed(Ia3::from_config(config)),
+        )
+    },
     line(
         "ssf",
         "SSF",
         |usual| Ssf { seed: usual.seed, ..Ssf::default() }.into(),
         |config| boxed(Ssf::from_config(config)),
     ),
-    line("san", "SAN", |_| San::new(SanMode::Both).into(), |config| boxed(San::from_config(config))),
+    Listed {
+        targets: Some(BLOCKS),
+        ..line("san", "SAN", |_| San::new(SanMode::Both).into(), |config| boxed(San::from_config(config)))
+    },
     line(
         "bottleneck",
         "BOTTLENECK",

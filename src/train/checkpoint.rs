@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use super::trainer::{Trainable, Trainer};
+use crate::adapters::Adapted;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nn::{Param, files};
@@ -29,7 +30,7 @@ impl<T: Trainable, O: Optimizer> Trainer<T, O> {
             }
             tensors.insert(format!("{PARAMETER}{name}"), param.stored(&param.value()));
         }
-        for (name, tensor) in self.subject.state() {
+        for (name, tensor) in self.subject.adapters().map(Adapted::state).unwrap_or_default() {
             tensors.insert(format!("{METHOD}{name}"), tensor);
         }
         let metadata = HashMap::from([("step".to_string(), self.step.to_string())]);
@@ -57,7 +58,10 @@ impl<T: Trainable, O: Optimizer> Trainer<T, O> {
             let state = exact
                 .into_iter()
                 .filter_map(|(name, tensor)| Some((name.strip_prefix(METHOD)?.into(), tensor)));
-            self.subject.restore(&state.collect())?;
+            match self.subject.adapters_mut() {
+                Some(adapted) => adapted.restore(&state.collect())?,
+                None => return Err(Error::format(path, "holds the state of adapters, and none are trained")),
+            }
         }
         let params = self.params();
         let mut values: BTreeMap<String, Tensor> = BTreeMap::new();

@@ -4,7 +4,7 @@
 //! method does afterwards. Nothing has changed when a step returns an error.
 //! Read next: `checkpoint.rs`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use crate::adapters::{Adapted, Update};
 use crate::error::{Error, Result};
@@ -40,38 +40,12 @@ pub trait Trainable {
     /// The trainable parameters. Asked every step, because methods may grow.
     fn groups(&self) -> Vec<Group>;
 
-    /// Added to the loss.
-    fn penalty(&self) -> Option<Tensor> {
-        None
-    }
+    /// The adapters in it. A trainer adds their penalty to the loss, shows them each update, and saves
+    /// their state; none of it can be forgotten by what wraps them, because this has no default.
+    fn adapters(&self) -> Option<&Adapted>;
 
-    /// The values that [`Trainable::after_update`] looks back at, by the parameter's id. Asked before an
-    /// update, which cannot write where a value lies that is still held.
-    fn remembered(&self) -> HashMap<u64, Tensor> {
-        HashMap::new()
-    }
-
-    /// Called after each update.
-    ///
-    /// **Errors** when the device has failed.
-    fn after_update(&mut self, _update: &Update) -> Result<()> {
-        Ok(())
-    }
-
-    /// What the next step depends on beside parameters.
-    fn state(&self) -> BTreeMap<String, Tensor> {
-        BTreeMap::new()
-    }
-
-    /// Goes back to a state; parameters receive their values afterwards.
-    ///
-    /// **Errors** when it belongs to something else.
-    fn restore(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
-        match state.keys().next() {
-            None => Ok(()),
-            Some(name) => Err(Error::Names(format!("{name} is the state of an adapter"))),
-        }
-    }
+    /// The same, to be changed.
+    fn adapters_mut(&mut self) -> Option<&mut Adapted>;
 }
 
 /// A plain model: one group of all parameters that are not frozen.
@@ -79,6 +53,14 @@ impl<M: Module> Trainable for &M {
     fn groups(&self) -> Vec<Group> {
         let params = named_params(*self).into_iter().filter(|(_, param)| param.is_trainable()).collect();
         vec![Group::of(params)]
+    }
+
+    fn adapters(&self) -> Option<&Adapted> {
+        None
+    }
+
+    fn adapters_mut(&mut self) -> Option<&mut Adapted> {
+        None
     }
 }
 
@@ -101,25 +83,19 @@ impl Trainable for Adapted {
         groups
     }
 
-    fn penalty(&self) -> Option<Tensor> {
-        Adapted::penalty(self)
+    fn adapters(&self) -> Option<&Adapted> {
+        Some(self)
     }
 
-    fn remembered(&self) -> HashMap<u64, Tensor> {
-        self.trainable().iter().map(|(_, param)| (param.id(), param.value())).collect()
+    fn adapters_mut(&mut self) -> Option<&mut Adapted> {
+        Some(self)
     }
+}
 
-    fn after_update(&mut self, update: &Update) -> Result<()> {
-        Adapted::after_update(self, update)
-    }
-
-    fn state(&self) -> BTreeMap<String, Tensor> {
-        Adapted::state(self)
-    }
-
-    fn restore(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
-        Adapted::restore(self, state)
-    }
+/// The values that adapters look back at after an update, by the parameter's id. An update cannot write
+/// where a value lies that is still held, so those of plain models are let go of.
+fn remembered(adapted: &Adapted) -> HashMap<u64, Tensor> {
+    adapted.trainable().iter().map(|(_, param)| (param.id(), param.value())).collect()
 }
 
 /// What a step did.
@@ -189,7 +165,7 @@ impl<T: Trainable, O: Optimizer> Trainer<T, O> {
         let mut gradients = Gradients::default();
         for part in 0..parts {
             let mut value = training(rng.next_seed(), || loss(part));
-            if let Some(penalty) = self.subject.penalty() {
+            if let Some(penalty) = self.subject.adapters().and_then(Adapted::penalty) {
                 value = value + penalty;
             }
             let number = value.read_item()?;
@@ -209,7 +185,7 @@ impl<T: Trainable, O: Optimizer> Trainer<T, O> {
         let groups = self.subject.groups();
         check_all_reached(&groups, &gradients)?;
         let norm = self.clip_gradients(&groups, &mut gradients)?;
-        let before = self.subject.remembered();
+        let before = self.subject.adapters().map(remembered).unwrap_or_default();
         for group in &groups {
             let rate = self.schedule.since(group.since).rate(self.step.saturating_sub(group.since));
             for (_, param) in &group.params {
@@ -222,7 +198,9 @@ impl<T: Trainable, O: Optimizer> Trainer<T, O> {
         }
         let rate = self.schedule.rate(self.step);
         self.step += 1;
-        self.subject.after_update(&Update::new(self.step, &gradients, &before))?;
+        if let Some(adapted) = self.subject.adapters_mut() {
+            adapted.after_update(&Update::new(self.step, &gradients, &before))?;
+        }
         Ok(Step { loss: total, rate, norm })
     }
 
