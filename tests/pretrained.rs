@@ -161,6 +161,14 @@ fn prompts_and_settings_that_do_not_fit_are_refused() {
     let go_on = |settings: Generation| generate(&model, &prompt, &settings, &mut |_, _| ());
     assert_eq!(go_on(Generation::greedy(5)).expect("the last is not read")[0].len(), 5);
     says(go_on(Generation::greedy(6)).expect_err("too long"), &["60 tokens and 6 more", "64 positions"]);
+    says(go_on(Generation::greedy(usize::MAX)).expect_err("too long"), &["64 positions"]);
+    let beams = Choose::Beams { beams: usize::MAX, length_penalty: 1.0, early: false };
+    says(
+        go_on(Generation { choose: beams, ..Generation::greedy(1) }).expect_err("too many"),
+        &["cannot be followed"],
+    );
+    let end = Generation::greedy(1).ending_as(&json!({ "eos_token_id": (1u64 << 32) + 3 }));
+    says(go_on(end).expect_err("no such token"), &["end token", "ends at 29"]);
     let end = Generation { end: vec![29], ..Generation::greedy(1) };
     says(go_on(end).expect_err("no such token"), &["end token 29", "ends at 29"]);
     for (temperature, top_p) in [(0.0, 1.0), (f64::NAN, 1.0), (1.0, 0.0), (1.0, 1.5)] {

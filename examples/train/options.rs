@@ -85,7 +85,8 @@ pub struct Settings {
     /// What is trained: full, head, or the name of an adapter (unknown names list them)
     #[arg(long, default_value = "lora", value_parser = method)]
     pub method: String,
-    /// The layers that are adapted: a pattern, or all-linear [default: queries and values]
+    /// The layers that are adapted: a pattern, or all-linear [default: where the method
+    /// belongs, else queries and values]
     #[arg(long, value_name = "PATTERN")]
     pub targets: Option<String>,
     /// The rank of the adapter; the mean rank to reach where ranks change

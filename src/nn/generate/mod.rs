@@ -19,6 +19,9 @@ use crate::error::{Error, Result};
 use crate::rng::Rng;
 use crate::tensor::autograd::inference;
 
+/// More are a mistake, not a search.
+const MOST_BEAMS: usize = 1 << 16;
+
 /// How texts go on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generation {
@@ -78,7 +81,9 @@ impl Generation {
             Some(id) => vec![id.clone()],
             None => Vec::new(),
         };
-        self.end = ids.iter().filter_map(Value::as_u64).map(|id| id as u32).collect();
+        // What is no token of any vocabulary stays one, and is refused with the others.
+        let token = |id: u64| u32::try_from(id).unwrap_or(u32::MAX);
+        self.end = ids.iter().filter_map(Value::as_u64).map(token).collect();
         self
     }
 
@@ -91,7 +96,7 @@ impl Generation {
             )));
         }
         // The last token is not read any more.
-        if let Some(limit) = model.positions().filter(|limit| prompt + self.most > limit + 1) {
+        if let Some(limit) = model.positions().filter(|limit| prompt.saturating_add(self.most) > limit + 1) {
             return Err(Error::Ids(format!(
                 "a prompt of {prompt} tokens and {} more, but the model has {limit} positions; cut the prompt \
                  or ask for fewer",
@@ -103,7 +108,9 @@ impl Generation {
             Choose::Sample { temperature, top_p, .. } => {
                 temperature > 0.0 && temperature.is_finite() && top_p > 0.0 && top_p <= 1.0
             }
-            Choose::Beams { beams, length_penalty, .. } => beams > 0 && length_penalty.is_finite(),
+            Choose::Beams { beams, length_penalty, .. } => {
+                (1..=MOST_BEAMS).contains(&beams) && length_penalty.is_finite()
+            }
         };
         match sensible && self.repetition_penalty > 0.0 && self.repetition_penalty.is_finite() {
             true => Ok(()),
@@ -217,8 +224,9 @@ impl Run<'_> {
         let hidden = self.model.hidden(&self.next, &mut self.cache);
         let last = hidden.select(1, hidden.size(1) - 1);
         let scores = self.model.head(&last).read_f64()?;
-        if scores.iter().any(|score| score.is_nan()) {
-            return Err(Error::NotFinite("the model's scores are not numbers".into()));
+        // One that is never to be chosen may be minus infinity.
+        if let Some(score) = scores.iter().find(|&&score| score.is_nan() || score == f64::INFINITY) {
+            return Err(Error::NotFinite(format!("a score of the model is {score}")));
         }
         Ok(scores.chunks(self.model.vocabulary()).map(<[f64]>::to_vec).collect())
     }
