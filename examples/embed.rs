@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use device::OnDevice;
-use engrad::nn::{Activation, Encoder, EncoderConfig};
+use engrad::nn::{Encoder, EncoderConfig};
 use engrad::{Device, Error, Result, Rng, inference};
 use tokenizers::Tokenizer;
 
@@ -137,13 +137,7 @@ fn own(device: &Device) -> Result<Encoder> {
         intermediate_size: 128,
         max_position_embeddings: 256,
         type_vocab_size: 1,
-        layer_norm_eps: 1e-12,
-        hidden_act: Activation::Gelu,
-        hidden_dropout_prob: 0.0,
-        attention_probs_dropout_prob: 0.0,
-        classifier_dropout: None,
-        initializer_range: 0.02,
-        pad_token_id: 0,
+        ..EncoderConfig::default()
     };
     let encoder = Encoder::new(&config, &mut Rng::seeded(1), device)?;
     // Positions and segments would outweigh what the words share.

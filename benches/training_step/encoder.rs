@@ -1,7 +1,7 @@
 //! W1 and W2: steps of an encoder with a two-class head.
 
 use engrad::adapters::{self, Adapted, BitFit, Lora, Mtlora, RankGrowth, Structure, TriAdaptLora};
-use engrad::nn::{Activation, Classifier, Encoder, EncoderConfig, TokenBatch};
+use engrad::nn::{Classifier, Encoder, EncoderConfig, TokenBatch};
 use engrad::optim::{AdamW, Schedule};
 use engrad::train::{Step, Trainer};
 use engrad::{Ids, Rng, device};
@@ -18,20 +18,11 @@ const SIZES: [usize; 2] = [32, 64];
 /// fill between half and all.
 fn encoder(options: &Options, sizes @ [batch, time]: [usize; 2]) -> (Classifier, TokenBatch, Ids) {
     let config = EncoderConfig {
-        vocab_size: 30522,
         hidden_size: 384,
         num_hidden_layers: 6,
         num_attention_heads: 12,
         intermediate_size: 1536,
-        max_position_embeddings: 512,
-        type_vocab_size: 2,
-        layer_norm_eps: 1e-12,
-        hidden_act: Activation::Gelu,
-        hidden_dropout_prob: 0.0,
-        attention_probs_dropout_prob: 0.0,
-        classifier_dropout: None,
-        initializer_range: 0.02,
-        pad_token_id: 0,
+        ..EncoderConfig::default()
     };
     let mut rng = Rng::seeded(0);
     let encoder = Encoder::new(&config, &mut rng, &options.device).expect("a consistent configuration");

@@ -3,7 +3,7 @@
 //! One word in five must be guessed. Of these, eight in ten are hidden, one is replaced by any word
 //! and one stays as it is, so the encoder has to form an opinion about every word that it sees.
 
-use engrad::nn::{Activation, Encoder, EncoderConfig, Linear, Module, TokenBatch, Walker};
+use engrad::nn::{Encoder, EncoderConfig, Linear, Module, TokenBatch, Walker};
 use engrad::{Device, Ids, Result, Rng, Tensor, inference};
 
 use super::language::{FIRST_WORD, HIDDEN, LONGEST, Language, PADDING, Sentence};
@@ -18,13 +18,9 @@ pub fn config(language: &Language) -> EncoderConfig {
         intermediate_size: 128,
         max_position_embeddings: LONGEST,
         type_vocab_size: 1,
-        layer_norm_eps: 1e-12,
-        hidden_act: Activation::Gelu,
-        hidden_dropout_prob: 0.0,
-        attention_probs_dropout_prob: 0.0,
-        classifier_dropout: None,
         initializer_range: 0.08,
         pad_token_id: PADDING,
+        ..EncoderConfig::default()
     }
 }
 

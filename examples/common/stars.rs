@@ -2,7 +2,7 @@
 //!
 //! To answer, a model must find the star and look one place further. No digit by itself helps.
 
-use engrad::nn::{Activation, Classifier, Encoder, EncoderConfig, TokenBatch};
+use engrad::nn::{Classifier, Encoder, EncoderConfig, TokenBatch};
 use engrad::{Device, Ids, Result, Rng, inference};
 
 /// Token ids: the digits are themselves; each row begins with `START`.
@@ -33,13 +33,9 @@ pub fn model(seed: u64, device: &Device) -> Result<Classifier> {
         intermediate_size: 96,
         max_position_embeddings: 11,
         type_vocab_size: 1,
-        layer_norm_eps: 1e-12,
-        hidden_act: Activation::Gelu,
-        hidden_dropout_prob: 0.0,
-        attention_probs_dropout_prob: 0.0,
-        classifier_dropout: None,
         initializer_range: 0.1,
         pad_token_id: PADDING,
+        ..EncoderConfig::default()
     };
     let rng = &mut Rng::seeded(seed);
     Ok(Classifier::new(Encoder::new(&config, rng, device)?, 10, rng))

@@ -25,6 +25,8 @@ mod progress;
 mod report;
 mod results;
 mod running;
+#[path = "../common/samples.rs"]
+mod samples;
 #[path = "../common/subject.rs"]
 mod subject;
 #[path = "../common/task.rs"]

@@ -8,6 +8,7 @@ use engrad::{Error, Result};
 
 use super::curves::{Curve, picture, smooth};
 use super::results::Run;
+use super::samples::{deviation, mean};
 
 /// As many curves as one panel can tell apart.
 const TOGETHER: usize = 6;
@@ -101,15 +102,4 @@ fn draw(path: &Path, title: &str, axis: &str, curves: &[Curve]) -> Result<()> {
     let text = picture("step", &panels)
         .map_err(|error| Error::Format { path: path.into(), what: format!("cannot be drawn: {error}") })?;
     write_whole(path, text.as_bytes())
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
-}
-
-/// The deviation of a sample; 0 for a single value.
-fn deviation(values: &[f64]) -> f64 {
-    let mean = mean(values);
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    (squares / (values.len().max(2) - 1) as f64).sqrt()
 }

@@ -24,6 +24,8 @@ mod pictures;
 #[path = "../common/progress.rs"]
 mod progress;
 mod report;
+#[path = "../common/samples.rs"]
+mod samples;
 mod study;
 #[path = "../common/subject.rs"]
 mod subject;

@@ -11,6 +11,7 @@ use engrad::{Error, Result};
 
 use super::folder::{Folder, Outcome};
 use super::options::Settings;
+use super::samples::{deviation, mean};
 
 /// A finished run.
 pub struct Run {
@@ -111,15 +112,4 @@ fn significance(group: &Group, groups: &[Group], against: &str) -> String {
         p if group.settings.method == against || p.is_nan() => "-".into(),
         p => format!("{p:.3} ({} pairs)", ours.len()),
     }
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
-}
-
-/// The deviation of a sample; 0 for a single value.
-fn deviation(values: &[f64]) -> f64 {
-    let mean = mean(values);
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    (squares / (values.len().max(2) - 1) as f64).sqrt()
 }

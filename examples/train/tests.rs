@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use engrad::nn::{Activation, Encoder, EncoderConfig, Pretrained};
+use engrad::nn::{Encoder, EncoderConfig, Pretrained};
 use engrad::{Device, Rng};
 
 use super::folder::Line;
@@ -29,14 +29,10 @@ fn tiny() -> tempfile::TempDir {
         num_attention_heads: 2,
         intermediate_size: 12,
         max_position_embeddings: 12,
-        type_vocab_size: 2,
-        layer_norm_eps: 1e-12,
-        hidden_act: Activation::Gelu,
         hidden_dropout_prob: 0.1,
         attention_probs_dropout_prob: 0.1,
-        classifier_dropout: None,
         initializer_range: 0.3,
-        pad_token_id: 0,
+        ..EncoderConfig::default()
     };
     let encoder = Encoder::new(&config, &mut Rng::seeded(1), &Device::Cpu).unwrap();
     encoder.save_directory(directory.path().join("model")).unwrap();

@@ -29,12 +29,9 @@ pub struct Adapted {
 /// Freezes the model and puts the method's adapters into every layer that the targets choose.
 ///
 /// ```
-/// # use engrad::{adapters::{self, Lora}, nn::{Encoder, EncoderConfig, Activation}, Device, Rng};
+/// # use engrad::{adapters::{self, Lora}, nn::{Encoder, EncoderConfig}, Device, Rng};
 /// # let config = EncoderConfig { vocab_size: 9, hidden_size: 8, num_hidden_layers: 1,
-/// #     num_attention_heads: 2, intermediate_size: 8, max_position_embeddings: 4, type_vocab_size: 1,
-/// #     layer_norm_eps: 1e-12, hidden_act: Activation::Gelu, hidden_dropout_prob: 0.0,
-/// #     attention_probs_dropout_prob: 0.0, classifier_dropout: None,
-/// #     initializer_range: 0.02, pad_token_id: 0 };
+/// #     num_attention_heads: 2, intermediate_size: 8, ..EncoderConfig::default() };
 /// # let model = Encoder::new(&config, &mut Rng::seeded(1), &Device::Cpu)?;
 /// let tuned = adapters::attach(&model, "*.attention.self.{query,value}", Lora::new(8))?;
 /// assert_eq!(tuned.trainable().len(), 4);

@@ -4,9 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use engrad::nn::{
-    Activation, Classifier, Encoder, EncoderConfig, Linear, Module, TokenBatch, Walker, named_params,
-};
+use engrad::nn::{Classifier, Encoder, EncoderConfig, Linear, Module, TokenBatch, Walker, named_params};
 use engrad::{Device, Ids, Rng, Tensor};
 
 /// One layer, without dropout.
@@ -18,14 +16,8 @@ pub fn config() -> EncoderConfig {
         num_attention_heads: 2,
         intermediate_size: 12,
         max_position_embeddings: 6,
-        type_vocab_size: 2,
-        layer_norm_eps: 1e-12,
-        hidden_act: Activation::Gelu,
-        hidden_dropout_prob: 0.0,
-        attention_probs_dropout_prob: 0.0,
-        classifier_dropout: None,
         initializer_range: 0.3,
-        pad_token_id: 0,
+        ..EncoderConfig::default()
     }
 }
 

@@ -54,6 +54,28 @@ fn initial_deviation() -> f64 {
     0.02
 }
 
+/// BERT base (arXiv 1810.04805) without dropout.
+impl Default for EncoderConfig {
+    fn default() -> EncoderConfig {
+        EncoderConfig {
+            vocab_size: 30522,
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            intermediate_size: 3072,
+            max_position_embeddings: 512,
+            type_vocab_size: two(),
+            layer_norm_eps: small_eps(),
+            hidden_act: Activation::Gelu,
+            hidden_dropout_prob: 0.0,
+            attention_probs_dropout_prob: 0.0,
+            classifier_dropout: None,
+            initializer_range: initial_deviation(),
+            pad_token_id: 0,
+        }
+    }
+}
+
 impl EncoderConfig {
     /// Reads `config.json` of a model directory.
     ///
