@@ -1,28 +1,17 @@
 //! Models from directories and text from models: what the golden values do not show.
+//! Read next: `directories.rs`, what published directories hold and say.
 
 mod common;
-
-use std::path::Path;
+mod published;
 
 use common::{on_every_device, test_on};
 use engrad::nn::{
-    Cache, CausalLm, Choose, Fresh, Generation, Gpt2Config, LanguageModel, LlamaConfig, Model, Pretrained,
-    Side, files, generate, named_params,
+    Cache, CausalLm, Choose, Fresh, Generation, Gpt2Config, LanguageModel, LlamaConfig, Side, files,
+    generate, named_params,
 };
 use engrad::{Device, Error, Ids, Rng, inference};
+use published::{VOCABULARY, gpt2_json, llama_json, open, refusal, saved, values, write_config};
 use serde_json::{Value, json};
-
-const VOCABULARY: usize = 29;
-
-fn gpt2_json() -> Value {
-    json!({"model_type": "gpt2", "vocab_size": VOCABULARY, "n_positions": 64, "n_embd": 16, "n_layer": 2, "n_head": 2})
-}
-
-fn llama_json() -> Value {
-    json!({"model_type": "llama", "vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 24,
-        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "initializer_range": 0.3})
-}
 
 fn decoders(device: &Device) -> [CausalLm; 2] {
     let mut rng = Rng::seeded(3);
@@ -178,30 +167,6 @@ fn prompts_and_settings_that_do_not_fit_are_refused() {
     }
 }
 
-/// A model of a configuration, saved as published directories are.
-fn saved(config: Value) -> (tempfile::TempDir, Pretrained) {
-    let directory = tempfile::tempdir().expect("a place for files");
-    let model = Pretrained::from_config(config, &mut Rng::seeded(5), &Device::Cpu).expect("sensible");
-    model.save(directory.path()).expect("it is written");
-    (directory, model)
-}
-
-fn open(directory: &Path) -> Result<Pretrained, String> {
-    Pretrained::from_directory(directory, &Device::Cpu).map_err(|error| error.to_string())
-}
-
-fn refusal(directory: &Path) -> String {
-    open(directory).err().expect("it is refused")
-}
-
-fn write_config(directory: &Path, config: &Value) {
-    std::fs::write(directory.join("config.json"), config.to_string()).expect("it is written");
-}
-
-fn values(model: &Pretrained) -> Vec<(String, Vec<f64>)> {
-    named_params(&model.model).into_iter().map(|(name, param)| (name, param.value().to_f64())).collect()
-}
-
 #[test]
 fn a_model_in_shards_is_the_model_in_one_file() {
     let (directory, model) = saved(llama_json());
@@ -218,6 +183,12 @@ fn a_model_in_shards_is_the_model_in_one_file() {
     let index = json!({"metadata": {}, "weight_map": map}).to_string();
     std::fs::write(directory.path().join("model.safetensors.index.json"), index).expect("it is written");
     assert_eq!(values(&open(directory.path()).expect("all shards are there")), values(&model));
+    let second = directory.path().join("model-1.safetensors");
+    let part = std::fs::read(&second).expect("it is there");
+    std::fs::copy(directory.path().join("model-0.safetensors"), &second).expect("it is there");
+    let said = refusal(directory.path());
+    assert!(said.contains("model-1.safetensors") && said.contains("in an earlier shard too"), "{said}");
+    std::fs::write(&second, part).expect("it was there");
     std::fs::remove_file(directory.path().join("model-1.safetensors")).expect("it was there");
     let said = refusal(directory.path());
     assert!(said.contains("model-1.safetensors") && said.contains("missing"), "{said}");
@@ -315,6 +286,15 @@ fn what_a_directory_says_wrongly_is_named() {
         ("hidden_act", json!("swoosh"), "swoosh"),
         ("tie_word_embeddings", json!(true), "contradicting: lm_head.weight"),
         ("rope_scaling", json!({"rope_type": "yarn", "factor": 4.0}), "\"yarn\" is not implemented"),
+        // The older name of the kind beside the newer one.
+        ("rope_scaling", json!({"type": "linear", "rope_type": "linear"}), "factor is missing"),
+        ("rope_scaling", json!({"type": "linear", "factor": -2.0}), "factor is -2, expected a positive number"),
+        (
+            "rope_scaling",
+            json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 32}),
+            "high_freq_factor 4 is not above low_freq_factor 4",
+        ),
         ("attention_bias", json!(true), "missing: model.layers.0.self_attn.q_proj.bias"),
     ];
     for (key, value, words) in cases {
@@ -324,42 +304,10 @@ fn what_a_directory_says_wrongly_is_named() {
 }
 
 #[test]
-fn every_architecture_is_made_saved_and_loaded_by_its_configuration() {
-    let encoder = json!({"vocab_size": 19, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
-        "intermediate_size": 12, "max_position_embeddings": 10, "hidden_act": "gelu", "pad_token_id": 1,
-        "id2label": {"0": "a", "1": "b", "2": "c"}});
-    let pair = json!({"vocab_size": 19, "d_model": 8, "encoder_layers": 1, "encoder_ffn_dim": 12,
-        "encoder_attention_heads": 2, "decoder_layers": 1, "decoder_ffn_dim": 12, "decoder_attention_heads": 2,
-        "max_position_embeddings": 10, "activation_function": "gelu", "decoder_start_token_id": 2});
-    let t5 = json!({"vocab_size": 19, "d_model": 8, "d_kv": 4, "d_ff": 12, "num_layers": 1, "num_heads": 2});
-    let cases = [
-        (&encoder, "bert", "BertModel"),
-        (&encoder, "bert", "BertForSequenceClassification"),
-        (&encoder, "bert", "BertForTokenClassification"),
-        (&encoder, "bert", "BertForMaskedLM"),
-        (&encoder, "roberta", "RobertaModel"),
-        (&encoder, "roberta", "RobertaForSequenceClassification"),
-        (&encoder, "roberta", "RobertaForTokenClassification"),
-        (&encoder, "roberta", "RobertaForMaskedLM"),
-        (&gpt2_json(), "gpt2", "GPT2LMHeadModel"),
-        (&gpt2_json(), "gpt2", "GPT2ForSequenceClassification"),
-        (&llama_json(), "llama", "LlamaForCausalLM"),
-        (&llama_json(), "llama", "LlamaForSequenceClassification"),
-        (&llama_json(), "mistral", "MistralForCausalLM"),
-        (&llama_json(), "qwen2", "Qwen2ForCausalLM"),
-        (&pair, "bart", "BartForConditionalGeneration"),
-        (&pair, "marian", "MarianMTModel"),
-        (&t5, "t5", "T5ForConditionalGeneration"),
-    ];
-    for (config, family, name) in cases {
-        let mut config = config.clone();
-        config["model_type"] = json!(family);
-        config["architectures"] = json!([name]);
-        let (directory, model) = saved(config);
-        let loaded = open(directory.path()).unwrap_or_else(|what| panic!("{name}: {what}"));
-        assert_eq!(values(&loaded), values(&model), "{name}");
-        assert_eq!(std::mem::discriminant(&loaded.model), std::mem::discriminant(&model.model), "{name}");
-        let headed = matches!(loaded.model, Model::CausalLm(_) | Model::Bart(_) | Model::T5(_));
-        assert_eq!(loaded.model.language_model().is_some(), headed, "{name}");
-    }
+fn weights_in_a_format_that_is_not_read_are_named_with_what_to_do() {
+    let (directory, _) = saved(llama_json());
+    let at = |name: &str| directory.path().join(name);
+    std::fs::rename(at("model.safetensors"), at("pytorch_model.bin")).expect("it was there");
+    let said = refusal(directory.path());
+    assert!(said.contains("model.safetensors: is missing") && said.contains("save_pretrained"), "{said}");
 }

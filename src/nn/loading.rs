@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::files::{read, write};
-use super::module::{Module, all_names, named_params};
+use super::files::{read, write, write_whole};
+use super::module::{Module, all_names, named_params, sockets};
 use super::param::{Form, Param};
 use super::pattern::Pattern;
 use crate::device::Device;
@@ -22,8 +22,10 @@ use crate::tensor::Tensor;
 /// What headed models put in front of their body's names.
 const PREFIXES: [&str; 4] = ["bert.", "roberta.", "transformer.", "model."];
 
-/// Floating-point buffers that published files hold beside the parameters.
-const BUFFERS: &str = "*{h.*.attn.bias,h.*.attn.masked_bias,rotary_emb.inv_freq}";
+/// What published files hold beside the parameters: floating-point buffers, and in T5's a bias that its
+/// attention across never had.
+const LEFTOVERS: &str = "*{h.*.attn.bias,h.*.attn.masked_bias,rotary_emb.inv_freq,\
+    EncDecAttention.relative_attention_bias.weight,encoder.version,decoder.version}";
 
 /// Saves every parameter of a model under its path, in the published form.
 ///
@@ -32,6 +34,22 @@ pub fn save(path: impl AsRef<Path>, model: &dyn Module) -> Result<()> {
     let stored = |(name, param): (String, Param)| (name, param.stored(&param.value()));
     let tensors = named_params(model).into_iter().map(stored).collect();
     write(path, &tensors, HashMap::from([("format".into(), "pt".into())]))
+}
+
+/// Writes a directory in the published layout: `config.json` and `model.safetensors`.
+///
+/// **Errors** when the model has adapters, of which that layout knows nothing, or the directory cannot be
+/// written.
+pub(super) fn save_directory(directory: &Path, config: &Value, model: &dyn Module) -> Result<()> {
+    if let Some((path, _)) = sockets(model).iter().find(|(_, socket)| socket.adapter().is_some()) {
+        return Err(Error::Adapter(format!(
+            "{path} has an adapter, which a model's own files cannot hold; save it with `Adapted::save`, and the \
+             model once it is detached"
+        )));
+    }
+    std::fs::create_dir_all(directory).map_err(|error| Error::io(directory, error))?;
+    save(directory.join("model.safetensors"), model)?;
+    write_whole(directory.join("config.json"), format!("{config:#}").as_bytes())
 }
 
 /// Loads every parameter of a model by its path; nothing changes unless everything fits.
@@ -103,7 +121,7 @@ fn fit(
         }
         found.push((param.clone(), param.stored(&tensor)));
     }
-    let ignored = [BUFFERS, surplus].map(Pattern::new);
+    let ignored = [LEFTOVERS, surplus].map(Pattern::new);
     let left = stored.iter().filter(|(name, _)| !ignored.iter().any(|pattern| pattern.matches(name)));
     problems.extend(left.map(|(name, tensor)| format!("unexpected: {name} {:?}", tensor.sizes())));
     if !problems.is_empty() {
@@ -141,14 +159,20 @@ pub struct Directory {
 impl Directory {
     /// Reads `config.json` and `model.safetensors`, or the shards that `model.safetensors.index.json` names.
     ///
-    /// **Errors** when a file or shard is missing or malformed.
+    /// **Errors** when a file or shard is missing or malformed, or two shards hold the same tensor.
     pub fn open(path: impl AsRef<Path>, device: &Device) -> Result<Directory> {
         let path = path.as_ref().to_path_buf();
         let config = read_json(&path.join("config.json"))?;
         let (whole, index) = (path.join("model.safetensors"), path.join("model.safetensors.index.json"));
-        let tensors = match !whole.exists() && index.exists() {
-            true => read_shards(&path, &index, device)?,
-            false => read(&whole, device)?.tensors,
+        let others = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
+        let tensors = match whole.exists() {
+            false if index.exists() => read_shards(&path, &index, device)?,
+            false if others.iter().any(|name| path.join(name).exists()) => {
+                let what = "is missing, and PyTorch's own files are not read; load the model with transformers \
+                            and save it with `save_pretrained`, which writes safetensors";
+                return Err(Error::format(whole, what));
+            }
+            _ => read(&whole, device)?.tensors,
         };
         Ok(Directory { path, config, tensors })
     }
@@ -216,7 +240,11 @@ fn read_shards(directory: &Path, index: &Path, device: &Device) -> Result<BTreeM
             let what = format!("the shard {file} with {of} of {} tensors is missing", places.len());
             return Err(Error::format(index, what));
         }
-        tensors.append(&mut read(&path, device)?.tensors);
+        for (name, tensor) in read(&path, device)?.tensors {
+            if tensors.insert(name.clone(), tensor).is_some() {
+                return Err(Error::format(path, format!("{name} stands in an earlier shard too")));
+            }
+        }
     }
     Ok(tensors)
 }

@@ -20,8 +20,11 @@ pub struct Rotary {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Stretch {
-    #[serde(alias = "type", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rope_type: Option<String>,
+    /// The older name of `rope_type`; many files hold both.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rope_theta: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,14 +46,14 @@ impl Rotary {
 
     /// With frequencies stretched for longer texts than the base model saw.
     ///
-    /// **Errors** when the kind is not implemented, or a number that it needs is missing.
+    /// **Errors** when the kind is not implemented, or a number that it needs is missing or makes no sense.
     pub fn stretched(mut self, stretch: &Stretch) -> Result<Rotary> {
-        let need = |name: &str, value: Option<f64>| {
-            value
-                .filter(|value| *value > 0.0)
-                .ok_or_else(|| Error::Config(format!("rope: {name} is missing")))
+        let need = |name: &str, value: Option<f64>| match value {
+            Some(value) if value > 0.0 && value.is_finite() => Ok(value),
+            Some(value) => Err(Error::Config(format!("rope: {name} is {value}, expected a positive number"))),
+            None => Err(Error::Config(format!("rope: {name} is missing"))),
         };
-        match stretch.rope_type.as_deref() {
+        match stretch.rope_type.as_deref().or(stretch.kind.as_deref()) {
             None | Some("default") => {}
             Some("linear") => {
                 let factor = need("factor", stretch.factor)?;
@@ -63,6 +66,11 @@ impl Rotary {
                 let high = need("high_freq_factor", stretch.high_freq_factor)?;
                 let seen =
                     need("original_max_position_embeddings", stretch.original_max_position_embeddings)?;
+                if high <= low {
+                    return Err(Error::Config(format!(
+                        "rope: high_freq_factor {high} is not above low_freq_factor {low}"
+                    )));
+                }
                 for f in &mut self.frequencies {
                     let turns = seen * *f / (2.0 * std::f64::consts::PI);
                     let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);

@@ -125,6 +125,8 @@ impl Generation {
 ///
 /// **Errors** when the prompts and the tokens to add are longer than the positions, a setting makes no
 /// sense, or the model's scores are not finite.
+///
+/// **Panics** when the model is one that reads a source first: that is [`translate`]'s.
 pub fn generate(
     model: &dyn LanguageModel,
     prompts: &Sequences,
@@ -149,7 +151,7 @@ pub fn translate(
     settings.check(model, 1)?;
     let prompts = vec![vec![model.start()]; sources.spans.len()];
     let next = model.batch(&prompts, Side::Left)?.ids;
-    let cache = inference(|| model.cache(sources, true));
+    let cache = inference(|| model.reading(sources, Cache::new(vec![0; prompts.len()])));
     Run { model, cache, next }.finished(prompts, settings, on_token)
 }
 

@@ -9,15 +9,14 @@ use super::bart::{Bart, BartConfig};
 use super::decoder::{CausalLm, DecoderClassifier, LanguageModel};
 use super::encoder::{Encoder, EncoderConfig};
 use super::gpt2::Gpt2Config;
-use super::heads::{Classifier, MaskedLm, TokenClassifier, labels};
+use super::heads::{Classifier, MaskedLm, SURPLUS, TokenClassifier, labels};
 use super::llama::LlamaConfig;
 use super::seq2seq::Seq2Seq;
 use super::t5::{T5, T5Config};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::files;
 use crate::nn::fresh::Fresh;
-use crate::nn::loading::{Directory, save};
+use crate::nn::loading::{Directory, save_directory};
 use crate::nn::module::{Module, Walker};
 use crate::rng::Rng;
 
@@ -43,13 +42,54 @@ enum Head {
     Words,
 }
 
+impl Head {
+    /// By the ends of the names in `architectures`.
+    const NAMES: [(&str, Head); 6] = [
+        ("ForSequenceClassification", Head::Classes),
+        ("ForTokenClassification", Head::TokenClasses),
+        ("ForMaskedLM", Head::Words),
+        ("ForCausalLM", Head::None),
+        ("ForConditionalGeneration", Head::None),
+        ("Model", Head::None),
+    ];
+
+    /// The head that the first of `architectures` says; none if there is no such entry.
+    ///
+    /// **Errors** when it is not implemented.
+    fn named(config: &Value) -> Result<Option<Head>> {
+        let Some(name) = config.pointer("/architectures/0").and_then(Value::as_str) else { return Ok(None) };
+        let found = Head::NAMES.iter().find(|(end, _)| name.ends_with(end));
+        found.map(|(_, head)| Some(*head)).ok_or_else(|| {
+            let ends = Head::NAMES.map(|(end, _)| end).join(", ");
+            Error::Config(format!("architectures names {name:?}; expected one that ends with {ends}"))
+        })
+    }
+
+    /// The head whose tensors are there.
+    fn stored(directory: &Directory) -> Head {
+        if directory.has("{cls.predictions.*,lm_head.dense.weight}") {
+            Head::Words
+        } else if directory.has("{score.weight,classifier.out_proj.weight}") {
+            Head::Classes
+        } else if directory.has("classifier.weight") {
+            // Classes of a text and of its tokens have the same tensors, and older files hold a pooler below
+            // either: the configuration knows, and where it does not, a pooler is the best sign.
+            match Head::named(&directory.config) {
+                Ok(Some(said @ (Head::Classes | Head::TokenClasses))) => said,
+                _ if directory.has("*pooler.dense.weight") => Head::Classes,
+                _ => Head::TokenClasses,
+            }
+        } else {
+            Head::None
+        }
+    }
+}
+
 impl Model {
-    /// The language model, if it is one.
+    /// The language model, if it is one that goes on from a text by itself.
     pub fn language_model(&self) -> Option<&dyn LanguageModel> {
         match self {
             Model::CausalLm(model) => Some(model),
-            Model::Bart(model) => Some(model),
-            Model::T5(model) => Some(model),
             _ => None,
         }
     }
@@ -65,8 +105,17 @@ impl Model {
 
     /// The model of a configuration; `pooler` and `head` say what stands on the body.
     fn build(config: &Value, head: Head, pooler: bool, mut fresh: Fresh) -> Result<Model> {
-        let labels = labels(config);
+        let labels = || labels(config);
         let family = config.get("model_type").and_then(Value::as_str);
+        let fits = match family {
+            Some("gpt2" | "llama" | "mistral" | "qwen2") => matches!(head, Head::None | Head::Classes),
+            Some("bart" | "marian" | "t5") => head == Head::None,
+            _ => true,
+        };
+        if !fits {
+            let family = family.unwrap_or_default();
+            return Err(Error::Config(format!("a head for {head:?} is not implemented on a {family}")));
+        }
         Ok(match family {
             Some("bert" | "roberta") => {
                 let (family, numbers) = EncoderConfig::parse(config)?;
@@ -75,9 +124,9 @@ impl Model {
                 match head {
                     Head::None if pooler => Model::Encoder(encoder),
                     Head::None => Model::Encoder(encoder.without_pooler()),
-                    Head::Classes => Model::Classifier(Classifier::with(encoder, labels, &mut fresh)),
+                    Head::Classes => Model::Classifier(Classifier::with(encoder, labels()?, &mut fresh)),
                     Head::TokenClasses => {
-                        Model::TokenClassifier(TokenClassifier::with(encoder, labels, &mut fresh))
+                        Model::TokenClassifier(TokenClassifier::with(encoder, labels()?, &mut fresh))
                     }
                     Head::Words => Model::MaskedLm(MaskedLm::with(encoder, tied, &mut fresh)),
                 }
@@ -87,12 +136,12 @@ impl Model {
                 match (gpt2, head) {
                     (Some(gpt2), Head::Classes) => {
                         let body = gpt2.body(&mut fresh)?;
-                        Model::DecoderClassifier(DecoderClassifier::new(body, labels, &mut fresh))
+                        Model::DecoderClassifier(DecoderClassifier::new(body, labels()?, &mut fresh))
                     }
                     (Some(gpt2), _) => Model::CausalLm(gpt2.causal_lm(&mut fresh)?),
                     (None, Head::Classes) => {
                         let body = LlamaConfig::parse(config)?.body(&mut fresh)?;
-                        Model::DecoderClassifier(DecoderClassifier::new(body, labels, &mut fresh))
+                        Model::DecoderClassifier(DecoderClassifier::new(body, labels()?, &mut fresh))
                     }
                     (None, _) => Model::CausalLm(LlamaConfig::parse(config)?.causal_lm(&mut fresh)?),
                 }
@@ -142,19 +191,10 @@ impl Pretrained {
         let path = directory.as_ref().join("config.json");
         let directory = Directory::open(directory, device)?;
         let config = directory.config.clone();
-        let pooler = directory.has("*pooler.dense.weight");
-        let head = if directory.has("{cls.predictions.*,lm_head.dense.weight}") {
-            Head::Words
-        } else if directory.has("{score.weight,classifier.out_proj.weight}") {
-            Head::Classes
-        } else if directory.has("classifier.weight") {
-            if pooler { Head::Classes } else { Head::TokenClasses }
-        } else {
-            Head::None
-        };
-        let model = Model::build(&config, head, pooler, Fresh::zeros(device))
+        let (head, pooler) = (Head::stored(&directory), directory.has("*pooler.dense.weight"));
+        let model = Model::build(&as_stored(&directory), head, pooler, Fresh::zeros(device))
             .map_err(|error| Error::format(path, error.to_string()))?;
-        directory.fill(&model, if head == Head::Words { MaskedLm::SURPLUS } else { "" })?;
+        directory.fill(&model, if head == Head::None { "" } else { SURPLUS })?;
         Ok(Pretrained { config, model })
     }
 
@@ -162,27 +202,28 @@ impl Pretrained {
     ///
     /// **Errors** when the configuration contradicts itself or is not implemented.
     pub fn from_config(config: Value, rng: &mut Rng, device: &Device) -> Result<Pretrained> {
-        let name = config.pointer("/architectures/0").and_then(Value::as_str).unwrap_or_default();
-        let head = [
-            ("ForSequenceClassification", Head::Classes),
-            ("ForTokenClassification", Head::TokenClasses),
-            ("ForMaskedLM", Head::Words),
-        ]
-        .into_iter()
-        .find(|(end, _)| name.ends_with(end))
-        .map_or(Head::None, |(_, head)| head);
+        let head = Head::named(&config)?.unwrap_or(Head::None);
         let model = Model::build(&config, head, true, Fresh::random(rng, device))?;
         Ok(Pretrained { config, model })
     }
 
     /// Saves `config.json` and `model.safetensors` in the published layout.
     ///
-    /// **Errors** when the directory cannot be written.
+    /// **Errors** when adapters sit in the model, or the directory cannot be written.
     pub fn save(&self, directory: impl AsRef<Path>) -> Result<()> {
-        let directory = directory.as_ref();
-        std::fs::create_dir_all(directory).map_err(|error| Error::io(directory, error))?;
-        let text = serde_json::to_string_pretty(&self.config).expect("it was JSON");
-        files::write_whole(directory.join("config.json"), text.as_bytes())?;
-        save(directory.join("model.safetensors"), &self.model)
+        save_directory(directory.as_ref(), &self.config, &self.model)
     }
+}
+
+/// The configuration as the tensors say it. transformers 5 calls the output of every T5 tied, and leaves it
+/// to `scale_decoder_outputs` and the file to tell those that have one of their own.
+fn as_stored(directory: &Directory) -> Value {
+    let mut config = directory.config.clone();
+    let of_its_own = config.get("model_type").is_some_and(|family| family == "t5")
+        && config.get("scale_decoder_outputs").is_some_and(|scaled| scaled == false)
+        && directory.has("lm_head.weight");
+    if of_its_own {
+        config["tie_word_embeddings"] = false.into();
+    }
+    config
 }

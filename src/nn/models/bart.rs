@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::batch::Sequences;
-use super::config::{check_divides, check_plain, check_probabilities, check_sizes, check_total};
+use super::config::{
+    check_divides, check_plain, check_probabilities, check_sizes, check_token, check_total, entries,
+};
 use super::decoder::LanguageModel;
 use super::seq2seq::{Seq2Seq, source_mask};
 use crate::device::Device;
@@ -82,8 +84,7 @@ impl BartConfig {
                 ("add_final_layer_norm", json!(false)),
             ],
         )?;
-        let config: BartConfig =
-            serde_json::from_value(json.clone()).map_err(|error| Error::Config(error.to_string()))?;
+        let config: BartConfig = entries(json)?;
         if json.get("decoder_vocab_size").is_some_and(|size| !size.is_null() && *size != config.vocab_size) {
             return Err(Error::Config("decoder_vocab_size differs from vocab_size; not implemented".into()));
         }
@@ -111,10 +112,14 @@ impl BartConfig {
             let tables = [self.vocab_size + self.max_position_embeddings, width];
             check_total((name, layers), tables, &[(8 * width, width), (2 * width, hidden)])?;
         }
-        if self.decoder_start_token_id as usize >= self.vocab_size {
-            let id = self.decoder_start_token_id;
-            return Err(Error::Config(format!("decoder_start_token_id {id} is outside the vocabulary")));
+        let positions = self.max_position_embeddings;
+        if self.model_type == Kind::Marian && positions * width > MOST_SINES {
+            return Err(Error::Config(format!(
+                "max_position_embeddings {positions} of d_model {width} are {} sines, which is more than {MOST_SINES}",
+                positions * width
+            )));
         }
+        check_token(("decoder_start_token_id", self.decoder_start_token_id), self.vocab_size)?;
         check_probabilities(&[
             ("dropout", self.dropout),
             ("attention_dropout", self.attention_dropout),
@@ -183,6 +188,8 @@ impl BartConfig {
 }
 
 const EPS: f64 = 1e-5;
+/// Positions of Marian are computed before its file is looked at, so their number has a limit of its own.
+const MOST_SINES: usize = 1 << 28;
 const OWN: [&str; 4] = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"];
 const ACROSS: [&str; 4] =
     ["encoder_attn.q_proj", "encoder_attn.k_proj", "encoder_attn.v_proj", "encoder_attn.out_proj"];
@@ -199,10 +206,10 @@ struct Half {
 impl Half {
     /// Token vectors with their positions: `[batch, time, width]`, the same sizes.
     fn placed(&self, x: &Tensor, cache: &Cache) -> Tensor {
-        let time = x.size(1);
-        let limit = self.positions.weight().sizes()[0] - self.unused;
-        let table = self.positions.weight().value().narrow(0, self.unused, limit);
-        let x = x + table.embedding(&cache.position_ids(time, limit));
+        let (rows, time) = (self.positions.weight().sizes()[0], x.size(1));
+        let ids = cache.position_ids(time, rows - self.unused);
+        let ids = ids.map(rows, ids.sizes().to_vec(), |_, position| self.unused as u32 + position);
+        let x = x + self.positions.forward(&ids);
         self.norm.as_ref().map_or(x.clone(), |norm| norm.forward(&x)).dropout(self.dropout)
     }
 }

@@ -1,5 +1,6 @@
 //! What the checks of all configurations share.
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
@@ -9,6 +10,13 @@ use crate::error::{Error, Result};
 const LARGEST_SIZE: usize = 1 << 24;
 const MOST_LAYERS: usize = 1 << 12;
 const MOST_PARAMETERS: u128 = 1 << 34;
+
+/// The entries of a `config.json` that a model reads.
+///
+/// **Errors** when one is missing or of another kind.
+pub(super) fn entries<C: DeserializeOwned>(json: &Value) -> Result<C> {
+    serde_json::from_value(json.clone()).map_err(|error| Error::Config(error.to_string()))
+}
 
 /// **Errors** when a size is 0 or absurd.
 pub(super) fn check_sizes(sizes: &[(&str, usize)]) -> Result<()> {
@@ -55,11 +63,19 @@ pub(super) fn check_probabilities(values: &[(&str, f64)]) -> Result<()> {
     }
 }
 
+/// **Errors** when a token is outside of the vocabulary.
+pub(super) fn check_token((name, id): (&str, u32), vocabulary: usize) -> Result<()> {
+    match (id as usize) < vocabulary {
+        true => Ok(()),
+        false => Err(Error::Config(format!("{name} {id} is outside the vocabulary of {vocabulary}"))),
+    }
+}
+
 /// **Errors** when a norm's eps is negative or not finite.
 pub(super) fn check_eps(name: &str, eps: f64) -> Result<()> {
     match eps >= 0.0 && eps.is_finite() {
         true => Ok(()),
-        false => Err(Error::Config(format!("{name} is {eps}"))),
+        false => Err(Error::Config(format!("{name} is {eps}, expected 0 or a little more"))),
     }
 }
 

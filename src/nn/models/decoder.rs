@@ -45,6 +45,9 @@ pub trait LanguageModel: Module {
     }
 
     /// What would follow each token: `[batch, time, vocabulary]`; without meaning in the padding.
+    ///
+    /// **Panics**, as [`LanguageModel::loss`], when the model reads a source first: its scores come from
+    /// [`Seq2Seq::translate`](super::seq2seq::Seq2Seq::translate).
     fn forward(&self, batch: &Sequences) -> Tensor {
         self.head(&self.hidden(&batch.ids, &mut Cache::none(batch.starts())))
     }

@@ -16,10 +16,9 @@ use crate::nn::block::{Block, Order, Surroundings, states_with};
 use crate::nn::cache::Cache;
 use crate::nn::embedding::Embedding;
 use crate::nn::feed_forward::FeedForward;
-use crate::nn::files;
 use crate::nn::fresh::Fresh;
 use crate::nn::linear::Linear;
-use crate::nn::loading::Directory;
+use crate::nn::loading::{Directory, save_directory};
 use crate::nn::module::{Module, Walker};
 use crate::nn::norm::LayerNorm;
 use crate::nn::virtual_tokens::{VirtualTokens, behind, own};
@@ -155,14 +154,11 @@ impl Encoder {
 
     /// Writes a directory that [`Encoder::from_directory`] reads: `config.json` and `model.safetensors`.
     ///
-    /// **Errors** when the directory cannot be written.
+    /// **Errors** when adapters sit in the model, or the directory cannot be written.
     pub fn save_directory(&self, directory: impl AsRef<Path>) -> Result<()> {
-        let directory = directory.as_ref();
-        std::fs::create_dir_all(directory).map_err(|error| Error::io(directory, error))?;
         let mut config = serde_json::to_value(&self.config).expect("text keys and finite numbers");
         config["model_type"] = self.family.prefix().into();
-        files::save(directory.join("model.safetensors"), self)?;
-        files::write_whole(directory.join("config.json"), format!("{config:#}").as_bytes())
+        save_directory(directory.as_ref(), &config, self)
     }
 
     /// The same encoder without its pooler, which heads on every token do not use.

@@ -7,7 +7,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::config::{check_divides, check_eps, check_plain, check_probabilities, check_sizes, check_total};
+use super::config::{
+    check_divides, check_eps, check_plain, check_probabilities, check_sizes, check_token, check_total, entries,
+};
 use crate::device::array::Ids;
 use crate::error::{Error, Result};
 use crate::nn::feed_forward::Activation;
@@ -106,8 +108,10 @@ impl EncoderConfig {
                 ("add_cross_attention", json!(false)),
             ],
         )?;
-        let config: EncoderConfig =
-            serde_json::from_value(json.clone()).map_err(|error| Error::Config(error.to_string()))?;
+        let mut config: EncoderConfig = entries(json)?;
+        if json.get("pad_token_id").is_none() {
+            config.pad_token_id = family.padding();
+        }
         config.check()?;
         Ok((family, config))
     }
@@ -140,11 +144,7 @@ impl EncoderConfig {
             ("classifier_dropout", self.head_dropout()),
         ])?;
         check_eps("layer_norm_eps", self.layer_norm_eps)?;
-        if self.pad_token_id as usize >= self.vocab_size {
-            let id = self.pad_token_id;
-            return Err(Error::Config(format!("pad_token_id {id} is outside the vocabulary")));
-        }
-        Ok(())
+        check_token(("pad_token_id", self.pad_token_id), self.vocab_size)
     }
 }
 
@@ -163,6 +163,14 @@ impl Family {
         match self {
             Family::Bert => "bert",
             Family::Roberta => "roberta",
+        }
+    }
+
+    /// The padding id where a configuration names none.
+    fn padding(self) -> u32 {
+        match self {
+            Family::Bert => 0,
+            Family::Roberta => 1,
         }
     }
 

@@ -6,9 +6,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::config::{check_divides, check_eps, check_plain, check_probabilities, check_sizes, check_total};
+use super::config::{
+    check_divides, check_eps, check_plain, check_probabilities, check_sizes, check_total, entries,
+};
 use super::decoder::{CausalLm, Decoder, DecoderNames, Positions};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::nn::attention::{Attention, Projections};
 use crate::nn::block::{Block, Order};
 use crate::nn::feed_forward::{Activation, FeedForward};
@@ -70,14 +72,13 @@ impl Gpt2Config {
     /// **Errors** when it contradicts itself or asks for a variant that is not implemented.
     pub fn parse(json: &serde_json::Value) -> Result<Gpt2Config> {
         check_plain(json, &[("add_cross_attention", json!(false))])?;
-        let config: Gpt2Config =
-            serde_json::from_value(json.clone()).map_err(|error| Error::Config(error.to_string()))?;
+        let config: Gpt2Config = entries(json)?;
         config.check()?;
         Ok(config)
     }
 
     fn inner(&self) -> usize {
-        self.n_inner.unwrap_or(4 * self.n_embd)
+        self.n_inner.unwrap_or(self.n_embd.saturating_mul(4))
     }
 
     /// **Errors** when the numbers contradict one another.

@@ -3,7 +3,9 @@
 use serde_json::Value;
 
 use super::batch::TokenBatch;
+use super::config::check_sizes;
 use super::encoder::{Encoder, Family};
+use crate::error::Result;
 use crate::nn::embedding::Embedding;
 use crate::nn::feed_forward::Activation;
 use crate::nn::fresh::Fresh;
@@ -155,9 +157,6 @@ impl MaskedLm {
         let hidden = self.activation.apply(&self.dense.forward(&self.encoder.forward(batch)));
         self.norm.forward(&hidden).linear(&self.words.weight().value(), Some(&self.bias.value()))
     }
-
-    /// What files of this head may hold besides: heads of other tasks that were trained along.
-    pub(super) const SURPLUS: &str = "{cls.seq_relationship.*,*pooler.dense.*}";
 }
 
 impl Module for MaskedLm {
@@ -185,9 +184,16 @@ impl Module for MaskedLm {
     }
 }
 
+/// What files of a headed encoder may hold besides: a pooler that the head does not use, and the head of
+/// another task that was trained along.
+pub(super) const SURPLUS: &str = "{cls.seq_relationship.*,*pooler.dense.*}";
+
 /// How many labels a configuration asks for: those it names, else `num_labels`, else 2.
-pub(super) fn labels(config: &Value) -> usize {
+///
+/// **Errors** when there are none, or absurdly many.
+pub(super) fn labels(config: &Value) -> Result<usize> {
     let named = config.get("id2label").and_then(Value::as_object).map(serde_json::Map::len);
     let counted = || config.get("num_labels").and_then(Value::as_u64).map(|count| count as usize);
-    named.or_else(counted).unwrap_or(2)
+    let labels = named.or_else(counted).unwrap_or(2);
+    check_sizes(&[("the number of labels", labels)]).map(|()| labels)
 }

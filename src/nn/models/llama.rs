@@ -7,7 +7,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::config::{check_divides, check_eps, check_plain, check_probabilities, check_sizes, check_total};
+use super::config::{
+    check_divides, check_eps, check_plain, check_probabilities, check_sizes, check_total, entries,
+};
 use super::decoder::{CausalLm, Decoder, DecoderNames, Positions};
 use crate::error::{Error, Result};
 use crate::nn::attention::{Attention, Projections};
@@ -64,6 +66,9 @@ fn llama() -> String {
     "llama".into()
 }
 
+/// What transformers takes where a Mistral's file says nothing; null means none.
+const MISTRAL_WINDOW: u64 = 4096;
+
 const NAMES: DecoderNames =
     DecoderNames { prefix: "model", tokens: "embed_tokens", positions: "", blocks: "layers", norm: "norm" };
 
@@ -73,13 +78,15 @@ impl LlamaConfig {
     /// **Errors** when it contradicts itself or asks for a variant that is not implemented.
     pub fn parse(json: &serde_json::Value) -> Result<LlamaConfig> {
         check_plain(json, &[("pretraining_tp", json!(1)), ("use_sliding_window", json!(false))])?;
-        let config: LlamaConfig =
-            serde_json::from_value(json.clone()).map_err(|error| Error::Config(error.to_string()))?;
-        let window = json.get("sliding_window").and_then(serde_json::Value::as_u64);
-        if config.model_type == "mistral"
-            && window.is_some_and(|window| (window as usize) < config.max_position_embeddings)
-        {
-            return Err(Error::Config("sliding_window is not implemented".into()));
+        let config: LlamaConfig = entries(json)?;
+        let window = json.get("sliding_window").map_or(Some(MISTRAL_WINDOW), serde_json::Value::as_u64);
+        let positions = config.max_position_embeddings;
+        let short = window.filter(|&window| config.model_type == "mistral" && window < positions as u64);
+        if let Some(window) = short {
+            return Err(Error::Config(format!(
+                "a sliding_window of {window} tokens is not implemented; up to {window} tokens the model is the \
+                 same with a max_position_embeddings of {window} instead of {positions}"
+            )));
         }
         config.check()?;
         Ok(config)
@@ -132,7 +139,7 @@ impl LlamaConfig {
         let stretch = self.rope_parameters.as_ref().or(self.rope_scaling.as_ref());
         let base = stretch.and_then(|stretch| stretch.rope_theta).or(self.rope_theta).unwrap_or(10_000.0);
         if !(base > 0.0 && base.is_finite()) {
-            return Err(Error::Config(format!("rope_theta is {base}")));
+            return Err(Error::Config(format!("rope_theta is {base}, expected a positive number")));
         }
         Rotary::new(self.head(), base).stretched(stretch.unwrap_or(&Stretch::default()))
     }

@@ -40,17 +40,16 @@ pub trait Seq2Seq: LanguageModel {
         self.batch(&rows.iter().map(shifted).collect::<Vec<_>>(), Side::Right)
     }
 
-    /// What a decoder stands on that reads these sources: `keeping` for generation, without it for a
-    /// single pass over whole targets.
-    fn cache(&self, source: &Sequences, keeping: bool) -> Cache {
-        let starts = vec![0; source.spans.len()];
-        let cache = if keeping { Cache::new(starts) } else { Cache::none(starts) };
+    /// A decoder's cache with what it makes of these sources.
+    fn reading(&self, source: &Sequences, cache: Cache) -> Cache {
         cache.with_memory(&self.encode(source), source_mask(source, &self.device()))
     }
 
-    /// What would follow each token of the targets: `[batch, time, vocabulary]`.
+    /// What would follow each token of the targets, which may be padded on either side:
+    /// `[batch, time, vocabulary]`; without meaning in the padding.
     fn translate(&self, source: &Sequences, target: &Sequences) -> Tensor {
-        self.head(&self.hidden(&target.ids, &mut self.cache(source, false)))
+        let mut cache = self.reading(source, Cache::none(target.starts()));
+        self.head(&self.hidden(&target.ids, &mut cache))
     }
 }
 

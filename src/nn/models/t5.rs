@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::batch::Sequences;
-use super::config::{check_eps, check_probabilities, check_sizes, check_total};
+use super::config::{check_eps, check_probabilities, check_sizes, check_token, check_total, entries};
 use super::decoder::LanguageModel;
 use super::seq2seq::{Seq2Seq, source_mask};
 use crate::device::Device;
@@ -77,8 +77,7 @@ impl T5Config {
     ///
     /// **Errors** when it contradicts itself or asks for a variant that is not implemented.
     pub fn parse(json: &serde_json::Value) -> Result<T5Config> {
-        let config: T5Config =
-            serde_json::from_value(json.clone()).map_err(|error| Error::Config(error.to_string()))?;
+        let config: T5Config = entries(json)?;
         config.check()?;
         Ok(config)
     }
@@ -104,10 +103,8 @@ impl T5Config {
             let matrices = [(self.d_model, 8 * inner), (self.d_model, 3 * self.d_ff)];
             check_total((name, layers), [2 * self.vocab_size, self.d_model], &matrices)?;
         }
-        if self.decoder_start_token_id as usize >= self.vocab_size {
-            let id = self.decoder_start_token_id;
-            return Err(Error::Config(format!("decoder_start_token_id {id} is outside the vocabulary")));
-        }
+        check_total(("num_layers", 0), [classes, self.num_heads], &[])?;
+        check_token(("decoder_start_token_id", self.decoder_start_token_id), self.vocab_size)?;
         check_probabilities(&[("dropout_rate", self.dropout_rate)])?;
         check_eps("layer_norm_epsilon", self.layer_norm_epsilon)?;
         self.activation().map(drop)
@@ -124,7 +121,11 @@ impl T5Config {
             // The published gated models were trained with the tanh form.
             "gated-gelu" => (Activation::GeluNew, true),
             "gated-silu" => (Activation::Silu, true),
-            other => return Err(Error::Config(format!("feed_forward_proj {other:?} is not implemented"))),
+            other => {
+                return Err(Error::Config(format!(
+                    "feed_forward_proj {other:?} is not implemented; there are relu, gated-gelu and gated-silu"
+                )));
+            }
         })
     }
 
