@@ -8,7 +8,9 @@ mod tiny;
 
 use common::{close, on_every_device, test_on};
 use engrad::adapters::{self, Adapted, Lora};
-use engrad::nn::{Classifier, EncoderConfig, freeze, named_params, sockets, unfreeze};
+use engrad::nn::{
+    Classifier, EncoderConfig, Form, Linear, Module, Param, Walker, freeze, named_params, sockets, unfreeze,
+};
 use engrad::optim::{AdamW, Schedule};
 use engrad::train::Trainer;
 use engrad::{Device, Error, Rng, Tensor, device, inference};
@@ -155,6 +157,25 @@ on_every_device! {
             assert!(error.contains(pattern) && error.contains("query"), "{error}");
             assert!(tiny::state(&model) == before);
         }
+    }
+
+    fn what_a_file_could_not_name_is_not_trained_beside(device) {
+        /// A layer, and a parameter that stands in no module.
+        struct Bare(Linear, Param);
+        impl Module for Bare {
+            fn walk(&self, at: &mut Walker<'_>) {
+                at.child("layer", &self.0);
+                at.param("gain", &self.1);
+            }
+        }
+        let weight = Tensor::ones([2, 2], device);
+        let model = Bare(Linear::from_weights(&weight, None), Param::new(&Tensor::ones([2], device)));
+        let error = adapters::attach(&model, "layer", Lora::new(1)).unwrap().also_train("gain").err().unwrap();
+        assert!(error.to_string().contains("gain, which stands in no module"), "{error}");
+        let buffer = Param::with_form(&Tensor::ones([2], device), Form::Buffer);
+        let model = Bare(Linear::from_weights(&weight, None), buffer);
+        let error = adapters::attach(&model, "layer", Lora::new(1)).unwrap().also_train("gain").err().unwrap();
+        assert!(error.to_string().contains("no parameter fits"), "{error}");
     }
 
     fn as_many_numbers_are_trained_as_the_formula_says(device) {

@@ -7,9 +7,10 @@ mod tiny;
 
 use common::{on_every_device, test_on};
 use engrad::adapters::{
-    self, AdaLora, Adapted, Lora, Mtlora, RankGrowth, Structure, TransformStart, TriAdaptLora, Variant,
+    self, AdaLora, Adapted, Dora, Ia3, Listed, Lora, Method, Mtlora, RankGrowth, Start, Structure,
+    TransformStart, TriAdaptLora, Usual, Variant,
 };
-use engrad::nn::{Classifier, Param};
+use engrad::nn::{Classifier, Linear, Param};
 use engrad::optim::{AdamW, Schedule};
 use engrad::train::Trainer;
 use engrad::{Device, Tensor, training};
@@ -224,6 +225,105 @@ fn a_rank_that_no_layer_can_use_is_refused() {
     assert_eq!(tiny::state(&model), state);
 }
 
+/// A layer with a bias, called `only`.
+fn layer(weight: &Tensor, bias: &Tensor) -> tiny::Chain {
+    let layer = Linear::from_weights(weight, Some(bias));
+    tiny::Chain { layers: vec![("only".into(), layer)], between: Tensor::clone }
+}
+
+#[test]
+fn dora_leaves_a_row_of_zeros_alone() {
+    for device in common::devices() {
+        let x = common::random(&[3, 2], 1, &device);
+        let weight = Tensor::new(&[1.0, 2.0, 0.0, 0.0], [2, 2], &device);
+        let model = layer(&weight, &Tensor::new(&[0.5, 0.25], [2], &device));
+        let before = model.forward(&x).to_f64();
+        let tuned = adapters::attach(&model, "only", Dora::new(1)).unwrap();
+        near(&model.forward(&x).to_f64(), &before, 1e-6, "fresh");
+        let gradients = model.forward(&x).square().sum(..).backward();
+        for (path, param) in tuned.trainable() {
+            let gradient = gradients.of(&param.value()).unwrap().to_f64();
+            assert!(gradient.iter().all(|x| x.is_finite()), "{path}: {gradient:?}");
+        }
+        tuned.merge().unwrap();
+        near(&model.forward(&x).to_f64(), &before, 1e-6, "merged");
+    }
+}
+
+#[test]
+fn ia3_scales_the_only_input_of_a_feed_forward_layer_and_not_its_bias() {
+    let device = Device::Cpu;
+    let model = layer(&Tensor::ones([2, 1], &device), &Tensor::new(&[1.0, 2.0], [2], &device));
+    let tuned = adapters::attach(&model, "only", Ia3::new(["only"])).unwrap();
+    param(&tuned, "only.ia3_l").set(&Tensor::full(3.0, [1, 1], &device));
+    let x = Tensor::full(5.0, [1, 1], &device);
+    assert_eq!(model.forward(&x).to_f64(), [16.0, 17.0]);
+    tuned.merge().unwrap();
+    assert_eq!(model.forward(&x).to_f64(), [16.0, 17.0]);
+}
+
+#[test]
+fn settings_that_fit_no_layer_are_refused() {
+    let refused = |method: Box<dyn Method>, words: &str| {
+        let error = adapters::attach(&model(&Device::Cpu), SQUARE, method).err().expect(words).to_string();
+        assert!(error.contains(words), "{error}");
+    };
+    for alpha in [0.0, -1.0, f64::NAN] {
+        refused(Lora { start: Start::Pissa, alpha, ..Lora::new(2) }.into(), "leaves PiSSA no scale");
+    }
+    let fused = vec![("query".into(), 4)];
+    refused(Mtlora { fused, ..Mtlora::new(Structure::Shim, 3) }.into(), "4 groups of rank 3 do not fit 8 -> 8");
+}
+
+#[test]
+fn a_state_of_absurdly_many_ranks_is_refused() {
+    let model = model(&Device::Cpu);
+    let mut tuned = adapters::attach(&model, "*.0.*.query", TriAdaptLora::new(4, 9)).unwrap();
+    let mut state = tuned.state();
+    let count = 20_000;
+    for (name, tensor) in &mut state {
+        if name.ends_with("/sizes") || name.ends_with("/since") {
+            let values: Vec<f64> = (0..count).map(|at| if at == 0 { 1.0 } else { 8.0 }).collect();
+            *tensor = Tensor::from_f64(&values, [count], &Device::Reference);
+        }
+    }
+    let error = tuned.restore(&state).unwrap_err().to_string();
+    assert!(error.contains("do not go on from"), "{}", &error[..200]);
+}
+
+/// A saved adapter of the list, with a changed entry.
+fn changed(method: &str, key: &str, value: serde_json::Value) -> engrad::Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let usual = Listed::named(method)?.usual(&Usual::new(2, 9));
+    adapters::attach(&model(&Device::Cpu), SQUARE, usual)?.save(folder.path())?;
+    let path = folder.path().join("adapter_config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config[key] = value;
+    std::fs::write(&path, config.to_string()).unwrap();
+    adapters::load(&model(&Device::Cpu), folder.path()).map(drop)
+}
+
+#[test]
+fn sizes_that_no_layer_limits_have_a_limit_of_their_own() {
+    for (method, key) in
+        [("vera", "r"), ("bottleneck", "hidden_size"), ("prompt-tuning", "num_virtual_tokens")]
+    {
+        let error = changed(method, key, 4_000_000_000u64.into()).unwrap_err().to_string();
+        assert!(error.contains(key) && error.contains("expected 1 to 65536"), "{error}");
+    }
+}
+
+#[test]
+fn other_ways_to_write_the_plain_case_are_read() {
+    for (method, key, value) in [
+        ("loha", "rank_dropout", serde_json::json!(0)),
+        ("lokr", "module_dropout", serde_json::json!(0)),
+        ("lora", "layers_to_transform", serde_json::json!([])),
+    ] {
+        changed(method, key, value).unwrap_or_else(|error| panic!("{method}: {error}"));
+    }
+}
+
 #[test]
 fn variants_that_are_not_implemented_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
@@ -240,6 +340,7 @@ fn variants_that_are_not_implemented_are_refused_by_name() {
         ("target_modules", "\"(query\""),
         ("init_lora_weights", "\"pissa\""),
         ("arrow_config", "{}"),
+        ("ensure_weight_tying", "true"),
         ("peft_type", "\"HRA\""),
         ("r", "0"),
         ("r", "1.5"),

@@ -128,7 +128,7 @@ impl AdaLora {
             dropout: config.probability("lora_dropout")?,
             allocated: AllocatedSites { stored, ..AllocatedSites::default() },
             ..AdaLora::new(
-                config.positive("init_r", 12)?,
+                config.size("init_r", 12)?,
                 config.positive("target_r", 8)?,
                 steps("total_step", 0)?,
             )

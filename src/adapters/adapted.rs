@@ -184,8 +184,8 @@ impl Adapted {
     /// Trains the base parameters whose path fits beside the active adapter (heads, norms); their
     /// modules join its file.
     ///
-    /// **Errors** when none fits, or one belongs to an adapted layer, of which files say one or the other; all
-    /// adapters are then out again.
+    /// **Errors** when none fits, or one stands in no module, or in an adapted layer, of which files say one or
+    /// the other; all adapters are then out again.
     pub fn also_train(mut self, pattern: &str) -> Result<Adapted> {
         let compiled = Pattern::new(pattern);
         let attached = &mut self.adapters[self.active].1;
@@ -196,16 +196,22 @@ impl Adapted {
                 "no parameter fits {pattern:?}; the first one is called {example}"
             )));
         }
-        let module = |path: &str| path.rsplit_once('.').map_or("", |(module, _)| module).to_string();
-        let adapted = |path: &str| self.sites().iter().any(|site| within(site, &[module(path)]));
-        let twice = self.current().beside.iter().find(|beside| !beside.by_method && adapted(&beside.path));
-        if let Some(path) = twice.map(|beside| beside.path.clone()) {
-            self.detach();
-            return Err(Error::Names(format!(
-                "{pattern:?} trains {path}, whose layer has an adapter; leave one of them out"
-            )));
+        let refused = |path: &str| match path.rsplit_once('.') {
+            None => Some("which stands in no module that a file could name; leave it out"),
+            Some((module, _)) => {
+                let adapted = self.sites().iter().any(|site| within(site, &[module]));
+                adapted.then_some("whose layer has an adapter; leave one of them out")
+            }
+        };
+        let beside = self.current().beside.iter().filter(|beside| !beside.by_method);
+        let found = beside.map(|beside| &beside.path).find_map(|path| Some((path.clone(), refused(path)?)));
+        match found {
+            None => Ok(self),
+            Some((path, why)) => {
+                self.detach();
+                Err(Error::Names(format!("{pattern:?} trains {path}, {why}")))
+            }
         }
-        Ok(self)
     }
 
     /// Computes with merged weights from now on; exact to the bit, and the base stays untouched.

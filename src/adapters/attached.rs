@@ -155,7 +155,7 @@ impl Place {
 }
 
 impl Attached {
-    /// Unfreezes the chosen base parameters, and says whether there are any.
+    /// Unfreezes the chosen base parameters, buffers aside, and says whether there are any.
     pub(super) fn train_beside(
         &mut self,
         host: &Host,
@@ -163,7 +163,8 @@ impl Attached {
         by_method: bool,
     ) -> bool {
         let mut any = false;
-        for (path, param) in host.params.iter().filter(|(path, _)| chosen(path)) {
+        let learned = |(path, param): &&(String, Param)| param.form() != Form::Buffer && chosen(path);
+        for (path, param) in host.params.iter().filter(learned) {
             any = true;
             param.unfreeze();
             if !self.beside.iter().any(|beside| beside.path == *path) {

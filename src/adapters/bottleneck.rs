@@ -38,7 +38,7 @@ impl Bottleneck {
         let named = config.get("activation").cloned().unwrap_or(json!("gelu"));
         let activation =
             serde_json::from_value(named).map_err(|error| Error::Adapter(format!("activation: {error}")))?;
-        Ok(Bottleneck { hidden: config.positive("hidden_size", 64)?, activation, seed: 0 })
+        Ok(Bottleneck { hidden: config.size("hidden_size", 64)?, activation, seed: 0 })
     }
 }
 

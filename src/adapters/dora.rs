@@ -44,9 +44,15 @@ impl Decomposed {
     /// V, and what its rows are multiplied by: `[out]`.
     fn direction(&self, base: &Weights) -> [Tensor; 2] {
         let direction = self.low.adapt(base).weight;
-        let lengths = direction.detach().norm(1);
-        [direction, self.magnitude.value() / lengths]
+        let factor = self.magnitude.value() / lengths(&direction);
+        [direction, factor]
     }
+}
+
+/// The lengths of a matrix's rows, `[out]`, without history. A row of zeros, which pruning leaves, counts as
+/// one of the smallest length, so that it stays 0 and does not become 0/0.
+fn lengths(direction: &Tensor) -> Tensor {
+    direction.detach().norm(1).clamp(f64::from(f32::MIN_POSITIVE), f64::from(f32::MAX))
 }
 
 impl Module for Decomposed {
@@ -63,8 +69,7 @@ impl Adapter for Decomposed {
     }
 
     fn forward(&self, x: &Tensor, base: &Weights) -> Tensor {
-        let factor = crate::inference(|| self.low.adapt(base).weight.norm(1));
-        let factor = self.magnitude.value() / factor;
+        let factor = self.magnitude.value() / crate::inference(|| lengths(&self.low.adapt(base).weight));
         let plain = Weights { weight: base.weight.clone(), bias: None };
         let scaled = self.low.forward(x, &plain) * factor;
         match &base.bias {

@@ -265,7 +265,8 @@ fn targets_of(config: &Settings, saved: &[String]) -> Result<Targets> {
         Some(Value::String(text)) => targets.except_regex(text)?,
         _ => targets.except(config.names("exclude_modules")?),
     };
-    Ok(match config.numbers("layers_to_transform")? {
+    // PEFT takes an empty list for none at all.
+    Ok(match config.numbers("layers_to_transform")?.filter(|numbers| !numbers.is_empty()) {
         Some(numbers) => targets.in_layers(numbers, config.names("layers_pattern")?),
         None => targets,
     })

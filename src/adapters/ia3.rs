@@ -33,36 +33,37 @@ impl Ia3 {
     }
 }
 
-/// What sits in one layer: `[out, 1]`, or `[1, in]` where it scales the input.
-struct Scale(Param);
+/// What sits in one layer.
+struct Scale {
+    /// l: `[out, 1]`, or `[1, in]` where it scales the input.
+    vector: Param,
+    of_input: bool,
+}
 
 impl Scale {
-    fn of_input(&self) -> bool {
-        self.0.sizes()[0] == 1 && self.0.sizes()[1] != 1
-    }
-
-    fn vector(&self) -> Tensor {
-        self.0.value().reshape([self.0.count()])
+    /// l along the last axis of what it scales: `[out]` or `[in]`.
+    fn along(&self) -> Tensor {
+        self.vector.value().flatten(0, 1)
     }
 }
 
 impl Module for Scale {
     fn walk(&self, at: &mut Walker<'_>) {
-        at.param("ia3_l", &self.0);
+        at.param("ia3_l", &self.vector);
     }
 }
 
 impl Adapter for Scale {
     fn adapt(&self, base: &Weights) -> Weights {
         let bias = match &base.bias {
-            Some(bias) if !self.of_input() => Some(bias * self.vector()),
+            Some(bias) if !self.of_input => Some(bias * self.along()),
             other => other.clone(),
         };
-        Weights { weight: &base.weight * self.0.value(), bias }
+        Weights { weight: &base.weight * self.vector.value(), bias }
     }
 
     fn forward(&self, x: &Tensor, base: &Weights) -> Tensor {
-        if self.of_input() { base.apply(&(x * self.vector())) } else { base.apply(x) * self.vector() }
+        if self.of_input { base.apply(&(x * self.along())) } else { base.apply(x) * self.along() }
     }
 }
 
@@ -70,7 +71,7 @@ impl Method for Ia3 {
     fn attach(&mut self, site: &Site) -> Result<Arc<dyn Adapter>> {
         let of_input = self.feed_forward.iter().any(|name| ends_with_name(&site.path, name));
         let sizes = if of_input { [1, site.inputs] } else { [site.outputs, 1] };
-        Ok(Arc::new(Scale(Param::new(&Tensor::ones(sizes, &site.device)))))
+        Ok(Arc::new(Scale { vector: Param::new(&Tensor::ones(sizes, &site.device)), of_input }))
     }
 
     fn config(&self) -> Map<String, Value> {

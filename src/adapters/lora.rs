@@ -109,6 +109,7 @@ impl Lora {
             ("layer_replication", Value::Null),
             ("target_parameters", Value::Null),
             ("trainable_token_indices", Value::Null),
+            ("ensure_weight_tying", json!(false)),
             ("use_qalora", json!(false)),
             ("alora_invocation_tokens", Value::Null),
             ("use_bdlora", json!(false)),
@@ -170,6 +171,12 @@ impl LowRank {
     pub(super) fn new(settings: &Lora, site: &Site) -> Result<LowRank> {
         let (rank, scale) = settings.at(site)?;
         let (down, up, start) = match settings.start {
+            Start::Pissa if !(scale > 0.0 && scale.is_finite()) => {
+                let alpha = settings.alpha;
+                return Err(Error::Adapter(format!(
+                    "alpha {alpha} leaves PiSSA no scale for its start; expected a positive number"
+                )));
+            }
             Start::Pissa => {
                 let [up, down] = principal(&site.base.weight, rank, scale)?;
                 let start = [Param::new(&-&down), Param::new(&up)];

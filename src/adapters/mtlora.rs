@@ -234,6 +234,12 @@ impl Method for Mtlora {
             return Err(Error::Adapter(format!("{groups} groups do not divide {outputs} outputs")));
         }
         let width = groups * rank;
+        if width > inputs.max(outputs) {
+            return Err(Error::Adapter(format!(
+                "{groups} groups of rank {rank} do not fit {inputs} -> {outputs}; expected at most {} in all",
+                inputs.max(outputs)
+            )));
+        }
         let mut rng = Rng::derived(self.seed, site.number as u64);
         let mut normal = |sizes: [usize; 2]| Tensor::normal(0.02, sizes, &mut rng, device);
         let zeros = |sizes: [usize; 2]| Tensor::zeros(sizes, device);

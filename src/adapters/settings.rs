@@ -31,6 +31,15 @@ impl<'a> Settings<'a> {
         self.read(key, default, "a whole number", read)
     }
 
+    /// A whole number from 1 to 65536, for sizes that a layer does not limit: a wrong one must not end in an
+    /// attempt to allocate terabytes.
+    pub(super) fn size(&self, key: &str, default: usize) -> Result<usize> {
+        match self.whole(key, default)? {
+            size @ 1..=65536 => Ok(size),
+            other => Err(Error::Adapter(format!("{key} is {other}, expected 1 to 65536"))),
+        }
+    }
+
     /// A whole number above 0.
     pub(super) fn positive(&self, key: &str, default: usize) -> Result<usize> {
         match self.whole(key, default)? {
@@ -95,11 +104,14 @@ impl<'a> Settings<'a> {
         }
     }
 
-    /// **Errors** when an entry is neither absent, null, nor its plain value: what it asks for is not
-    /// implemented.
+    /// **Errors** when an entry is neither absent, null, nor its plain value (0 and 0.0 are the same): what it
+    /// asks for is not implemented.
     pub(super) fn plain(&self, entries: &[(&str, Value)]) -> Result<()> {
         for (key, plain) in entries {
-            if let Some(value) = self.get(key).filter(|value| *value != plain) {
+            let same = |value: &Value| {
+                value == plain || value.as_f64().is_some_and(|number| plain.as_f64() == Some(number))
+            };
+            if let Some(value) = self.get(key).filter(|value| !same(value)) {
                 return Err(Error::Adapter(format!("{key} = {value} is a variant that is not implemented")));
             }
         }

@@ -107,11 +107,11 @@ pub(super) fn stack(site: &Site) -> Result<Stack> {
 
 /// How many virtual tokens a configuration asks for.
 ///
-/// **Errors** when there is no positive number, or they would stand in two stacks.
+/// **Errors** when there is no number from 1 to 65536, or they would stand in two stacks.
 pub(super) fn tokens(config: &Settings) -> Result<usize> {
     config.need(&["num_virtual_tokens"])?;
     config.plain(&[("num_transformer_submodules", json!(1))])?;
-    config.positive("num_virtual_tokens", 1)
+    config.size("num_virtual_tokens", 1)
 }
 
 /// What PEFT writes of every kind of virtual tokens.

@@ -52,7 +52,7 @@ impl Vera {
         Ok(Vera {
             first_d: config.number("d_initial", 0.1)?,
             dropout: config.probability("vera_dropout")?,
-            ..Vera::new(config.positive("r", 256)?)
+            ..Vera::new(config.size("r", 256)?)
         })
     }
 }

@@ -39,8 +39,8 @@ impl<T: Trainable, O: Optimizer> Trainer<T, O> {
 
     /// Goes on where [`Trainer::save`] stopped.
     ///
-    /// **Errors** when the file is malformed, or belongs to other parameters or another optimiser;
-    /// nothing has changed then, except that a growing adapter may have grown.
+    /// **Errors** when the file is malformed, or belongs to other parameters or another optimiser; nothing
+    /// has changed then, except that an adapter whose ranks change may have the file's ranks and their state.
     pub fn resume(&mut self, path: impl AsRef<Path>) -> Result<()>
     where
         O: Clone,

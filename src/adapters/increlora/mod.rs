@@ -134,7 +134,7 @@ impl IncreLora {
             first_rank: config.positive("init_rank", 1)?,
             increment: config
                 .get("incre_rank_num")
-                .map(|_| config.positive("incre_rank_num", 1))
+                .map(|_| config.size("incre_rank_num", 1))
                 .transpose()?,
             top: config.positive("top_h", 1)?,
             alpha: config.number("lora_alpha", 8.0)?,
@@ -145,7 +145,7 @@ impl IncreLora {
             orthogonality: config.number("orth_reg_weight", 0.1)?,
             dropout: config.probability("lora_dropout")?,
             reserved: ReservedSites { stored, ..ReservedSites::default() },
-            ..IncreLora::new(config.positive("target_rank", 8)?, config.whole("total_step", 0)? as u64)
+            ..IncreLora::new(config.size("target_rank", 8)?, config.whole("total_step", 0)? as u64)
         })
     }
 

@@ -181,19 +181,21 @@ impl TriAdaptLora {
             });
             stored.insert(path.clone(), sizes.filter(|sizes| !sizes.is_empty()).ok_or_else(refused)?);
         }
-        let reference_rank = config.positive("reference_rank", 8)?;
-        let optional = |key: &str| match config.get(key) {
-            None => Ok(None),
-            Some(_) => config.positive(key, 1).map(Some),
-        };
+        let reference_rank = config.size("reference_rank", 8)?;
         Ok(TriAdaptLora {
             variant: config.choice("variant", &Variant::NAMES)?,
             start: config.choice("init", &BlockStart::NAMES)?,
             scale_mode: config.choice("scale_mode", &ScaleMode::NAMES)?,
             alpha: config.number("lora_alpha", 8.0)?,
             first_rank: config.positive("init_rank", 1)?,
-            increment: optional("incre_rank_num")?,
-            target_total: optional("target_total")?,
+            increment: config
+                .get("incre_rank_num")
+                .map(|_| config.size("incre_rank_num", 1))
+                .transpose()?,
+            target_total: config
+                .get("target_total")
+                .map(|_| config.positive("target_total", 1))
+                .transpose()?,
             growth: config.choice("rank_growth", &RankGrowth::NAMES)?,
             top_k: config.positive("top_k", 1)?,
             warm_up: config.whole("init_warmup", 0)? as u64,
@@ -347,6 +349,7 @@ impl Method for TriAdaptLora {
                 || since.len() != sizes.len()
                 || previous.len() != 1
                 || sizes.iter().any(|&size| size == 0 || size > largest)
+                || sizes.iter().sum::<usize>() > 65536
             {
                 return Err(Error::Names(format!(
                     "{}: blocks {sizes:?} do not go on from {present:?}",
