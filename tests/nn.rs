@@ -367,6 +367,14 @@ fn a_model_too_large_for_any_memory_is_refused_before_it_costs_any() {
 }
 
 #[test]
+fn a_classifier_has_a_pooler_even_where_its_encoder_has_none() {
+    let bare = encoder(&Device::Cpu).without_pooler();
+    let model = Classifier::new(bare, 2, &mut Rng::seeded(1));
+    assert_eq!(model.forward(&tiny::batch(&model).0).sizes(), [4, 2]);
+    assert_eq!(paths(&model).len(), PATHS.len() + 2);
+}
+
+#[test]
 fn a_head_drops_what_its_own_probability_says() {
     let batch = |model: &Classifier| model.encoder.batch(&[vec![1, 2, 3]], None).unwrap();
     for (own, differs) in [(None, false), (Some(0.0), false), (Some(0.5), true)] {

@@ -166,6 +166,12 @@ impl Encoder {
         Encoder { pooler: None, ..self }
     }
 
+    /// The same encoder with a pooler, a fresh one if it has none: files of models that guess words hold none.
+    pub(super) fn with_pooler(self, fresh: &mut Fresh) -> Encoder {
+        let width = self.config.hidden_size;
+        Encoder { pooler: Some(self.pooler.unwrap_or_else(|| fresh.linear(width, width))), ..self }
+    }
+
     /// BERT or RoBERTa.
     pub fn family(&self) -> Family {
         self.family

@@ -27,8 +27,8 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// A fresh head for `labels` classes on an encoder; a RoBERTa encoder loses its pooler, because
-    /// its head brings one.
+    /// A fresh head for `labels` classes on an encoder; a BERT without a pooler gets a fresh one, a RoBERTa
+    /// loses its own, because its head brings one.
     pub fn new(encoder: Encoder, labels: usize, rng: &mut Rng) -> Classifier {
         let device = encoder.device();
         Classifier::with(encoder, labels, &mut Fresh::random(rng, &device))
@@ -38,7 +38,10 @@ impl Classifier {
         let width = encoder.config().hidden_size;
         fresh.deviate(encoder.config().initializer_range);
         match encoder.family() {
-            Family::Bert => Classifier { head: fresh.linear(width, labels), dense: None, encoder },
+            Family::Bert => {
+                let head = fresh.linear(width, labels);
+                Classifier { head, dense: None, encoder: encoder.with_pooler(fresh) }
+            }
             Family::Roberta => {
                 let dense = Some(fresh.linear(width, width));
                 Classifier { dense, head: fresh.linear(width, labels), encoder: encoder.without_pooler() }
