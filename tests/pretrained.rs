@@ -137,6 +137,22 @@ fn a_text_stops_at_its_end_token_while_others_go_on() {
 }
 
 #[test]
+fn a_forbidden_token_is_never_chosen() {
+    let [model, _] = decoders(&Device::Cpu);
+    let prompts = [text(5, 1), text(9, 2)];
+    let free = go_on(&model, &prompts, &Generation::greedy(12));
+    let said = json!({ "bad_words_ids": [[free[0][0]], [free[1][0]]] });
+    let beams = Choose::Beams { beams: 3, length_penalty: 1.0, early: false };
+    for choose in [Choose::Greedy, sampled(1, 2.0, 0, 1.0).choose, beams] {
+        let settings = Generation { choose, ..Generation::greedy(12) };
+        let found = go_on(&model, &prompts, &settings.forbidding_as(&said).expect("single tokens"));
+        assert!(found.iter().flatten().all(|token| *token != free[0][0] && *token != free[1][0]), "{found:?}");
+    }
+    let several = Generation::greedy(1).forbidding_as(&json!({ "bad_words_ids": [[1, 2]] }));
+    assert!(several.expect_err("a run").to_string().contains("holds [1,2]"));
+}
+
+#[test]
 fn prompts_and_settings_that_do_not_fit_are_refused() {
     let [model, _] = decoders(&Device::Cpu);
     let says = |error: Error, words: &[&str]| {
@@ -160,6 +176,8 @@ fn prompts_and_settings_that_do_not_fit_are_refused() {
     says(go_on(end).expect_err("no such token"), &["end token", "ends at 29"]);
     let end = Generation { end: vec![29], ..Generation::greedy(1) };
     says(go_on(end).expect_err("no such token"), &["end token 29", "ends at 29"]);
+    let never = Generation { never: vec![30], ..Generation::greedy(1) };
+    says(go_on(never).expect_err("no such token"), &["forbidden token 30", "ends at 29"]);
     for (temperature, top_p) in [(0.0, 1.0), (f64::NAN, 1.0), (1.0, 0.0), (1.0, 1.5)] {
         let mut settings = sampled(1, temperature, 0, top_p);
         settings.most = 1;

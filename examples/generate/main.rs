@@ -93,7 +93,7 @@ fn main() -> Result<()> {
         },
         repetition_penalty: options.repetition_penalty,
         no_repeat: options.no_repeat,
-        ..Generation::greedy(options.tokens.min(longest))
+        ..Generation::greedy(options.tokens.min(longest)).forbidding_as(&loaded.config)?
     };
     if !options.endless {
         settings = settings.ending_as(&loaded.config);

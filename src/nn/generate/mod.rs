@@ -31,6 +31,8 @@ pub struct Generation {
     pub least: usize,
     /// A text is complete with one of these.
     pub end: Vec<u32>,
+    /// Tokens that are never chosen.
+    pub never: Vec<u32>,
     /// What chooses among the scores.
     pub choose: Choose,
     /// Scores of tokens that stand in the text already are divided by this, or multiplied if they are
@@ -70,8 +72,15 @@ pub enum Choose {
 impl Generation {
     /// The highest score each time, `most` tokens long.
     pub fn greedy(most: usize) -> Generation {
-        let choose = Choose::Greedy;
-        Generation { most, least: 0, end: Vec::new(), choose, repetition_penalty: 1.0, no_repeat: 0 }
+        Generation {
+            most,
+            least: 0,
+            end: Vec::new(),
+            never: Vec::new(),
+            choose: Choose::Greedy,
+            repetition_penalty: 1.0,
+            no_repeat: 0,
+        }
     }
 
     /// With the end tokens that a `config.json` names.
@@ -81,19 +90,33 @@ impl Generation {
             Some(id) => vec![id.clone()],
             None => Vec::new(),
         };
-        // What is no token of any vocabulary stays one, and is refused with the others.
-        let token = |id: u64| u32::try_from(id).unwrap_or(u32::MAX);
         self.end = ids.iter().filter_map(Value::as_u64).map(token).collect();
         self
+    }
+
+    /// Without the tokens that a `config.json` or `generation_config.json` forbids (`bad_words_ids`), such as
+    /// Marian's padding, which it would choose again and again.
+    ///
+    /// **Errors** when it forbids a run of several tokens, which is not implemented.
+    pub fn forbidding_as(mut self, config: &Value) -> Result<Generation> {
+        for word in config.get("bad_words_ids").and_then(Value::as_array).into_iter().flatten() {
+            let only = word.as_array().filter(|ids| ids.len() == 1).and_then(|ids| ids[0].as_u64());
+            let refused =
+                || Error::Config(format!("bad_words_ids holds {word}, which is not implemented; expected [id]"));
+            self.never.push(token(only.ok_or_else(refused)?));
+        }
+        Ok(self)
     }
 
     /// **Errors** when a setting makes no sense for this model and prompt.
     fn check(&self, model: &dyn LanguageModel, prompt: usize) -> Result<()> {
         let vocabulary = model.vocabulary();
-        if let Some(id) = self.end.iter().find(|&&id| id as usize >= vocabulary) {
-            return Err(Error::Ids(format!(
-                "end token {id}, but the model's vocabulary ends at {vocabulary}"
-            )));
+        for (kind, ids) in [("end", &self.end), ("forbidden", &self.never)] {
+            if let Some(id) = ids.iter().find(|&&id| id as usize >= vocabulary) {
+                return Err(Error::Ids(format!(
+                    "{kind} token {id}, but the model's vocabulary ends at {vocabulary}"
+                )));
+            }
         }
         // The last token is not read any more.
         if let Some(limit) = model.positions().filter(|limit| prompt.saturating_add(self.most) > limit + 1) {
@@ -117,6 +140,11 @@ impl Generation {
             false => Err(Error::Config(format!("{self:?} cannot be followed"))),
         }
     }
+}
+
+/// What is no token of any vocabulary stays one, and is refused with the others.
+fn token(id: u64) -> u32 {
+    u32::try_from(id).unwrap_or(u32::MAX)
 }
 
 /// Goes on from each prompt, and gives the added tokens, the end token included. Prompts may be padded

@@ -1,7 +1,7 @@
 //! What is done to scores before a token is chosen, and the choice.
 //!
-//! The order is that of Hugging Face: penalty, repeated runs, end too early, temperature, the highest
-//! k, the probable p.
+//! The order is that of Hugging Face: penalty, repeated runs, forbidden tokens, end too early, temperature, the
+//! highest k, the probable p.
 
 use super::Generation;
 use crate::rng::Rng;
@@ -26,9 +26,9 @@ pub fn adjust(scores: &mut [f64], text: &[u32], prompt: usize, settings: &Genera
         let again = text.windows(settings.no_repeat).filter(|window| window.starts_with(run));
         again.for_each(|window| scores[window[settings.no_repeat - 1] as usize] = NEVER);
     }
-    if text.len() - prompt < settings.least {
-        settings.end.iter().for_each(|&token| scores[token as usize] = NEVER);
-    }
+    let too_early = text.len() - prompt < settings.least;
+    let ends = settings.end.iter().filter(|_| too_early);
+    settings.never.iter().chain(ends).for_each(|&token| scores[token as usize] = NEVER);
 }
 
 /// The first of the highest scores.
