@@ -1,6 +1,7 @@
 //! What growing methods share: how many sites grow, which ones, and the record of it; and the
 //! orthogonality penalty of methods whose factors should stay apart.
 
+use super::identity;
 use crate::tensor::Tensor;
 
 /// A decision about ranks.
@@ -40,11 +41,7 @@ pub(super) fn choose(scores: &[f64], count: usize, exactly: bool) -> (f64, Vec<u
 /// The mean over all factors of how far their rows are from being orthonormal: `mean ‖F·Fᵀ - I‖`.
 pub(super) fn orthogonality(factors: &[Tensor]) -> Option<Tensor> {
     let distances = factors.iter().map(|factor| {
-        let rank = factor.sizes()[0];
-        let identity: Vec<f32> =
-            (0..rank * rank).map(|at| if at % (rank + 1) == 0 { 1.0 } else { 0.0 }).collect();
-        let identity = Tensor::new(&identity, [rank, rank], &factor.device());
-        (factor.matmul(&factor.t()) - identity).norm(..)
+        (factor.matmul(&factor.t()) - identity(factor.sizes()[0], &factor.device())).norm(..)
     });
     let total = distances.reduce(|sum, distance| sum + distance)?;
     Some(total * (1.0 / factors.len() as f64))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::settings::{Settings, object, plain_number};
-use super::{Method, Patterns, Site};
+use super::{Method, Patterns, Site, even};
 use crate::error::Result;
 use crate::nn::{Adapter, Module, Param, Walker, Weights};
 use crate::rng::Rng;
@@ -71,11 +71,11 @@ impl Method for LoHa {
     fn attach(&mut self, site: &Site) -> Result<Arc<dyn Adapter>> {
         let (rank, alpha) = self.patterns.at(site, self.rank, self.alpha)?;
         let mut rng = Rng::derived(self.seed, site.number as u64);
-        let mut even = |rows: usize, columns: usize| even(rows, columns, &mut rng, site);
+        let mut even = |sizes: [usize; 2]| even(sizes, &mut rng, &site.device);
         let factors = [
-            even(site.outputs, rank),
-            even(rank, site.inputs),
-            even(site.outputs, rank),
+            even([site.outputs, rank]),
+            even([rank, site.inputs]),
+            even([site.outputs, rank]),
             Tensor::zeros([rank, site.inputs], &site.device),
         ];
         Ok(Arc::new(Hadamard {
@@ -96,10 +96,4 @@ impl Method for LoHa {
         self.patterns.write(&mut config);
         config
     }
-}
-
-/// A matrix of evenly distributed numbers between `±1/√columns`.
-pub(super) fn even(rows: usize, columns: usize, rng: &mut Rng, site: &Site) -> Tensor {
-    let bound = 1.0 / (columns as f64).sqrt();
-    Tensor::uniform(-bound, bound, [rows, columns], rng, &site.device)
 }

@@ -9,9 +9,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::loha::even;
 use super::settings::{Settings, object, plain_number};
-use super::{Method, Patterns, Site};
+use super::{Method, Patterns, Site, even};
 use crate::error::{Error, Result};
 use crate::nn::{Adapter, Module, Param, Walker, Weights};
 use crate::rng::Rng;
@@ -136,14 +135,15 @@ impl Method for LoKr {
         let ([l, k], [m, n]) = (self.cut(site.outputs), self.cut(site.inputs));
         let smaller = |rows: usize, columns: usize| 2 * rank < rows.max(columns);
         let mut rng = Rng::derived(self.seed, site.number as u64);
-        let zeros = |rows: usize, columns: usize| Tensor::zeros([rows, columns], &site.device);
+        let zeros = |sizes: [usize; 2]| Tensor::zeros(sizes, &site.device);
+        let mut even = |sizes: [usize; 2]| even(sizes, &mut rng, &site.device);
         let c = match self.decompose_both && smaller(l, m) {
-            true => vec![zeros(l, rank), even(rank, m, &mut rng, site)],
-            false => vec![zeros(l, m)],
+            true => vec![zeros([l, rank]), even([rank, m])],
+            false => vec![zeros([l, m])],
         };
         let d = match smaller(k, n) {
-            true => vec![even(k, rank, &mut rng, site), even(rank, n, &mut rng, site)],
-            false => vec![even(k, n, &mut rng, site)],
+            true => vec![even([k, rank]), even([rank, n])],
+            false => vec![even([k, n])],
         };
         let half = |names, parts: Vec<Tensor>| Half { names, parts: parts.iter().map(Param::new).collect() };
         let halves = [half(["lokr_w1_a", "lokr_w1_b"], c), half(["lokr_w2_a", "lokr_w2_b"], d)];

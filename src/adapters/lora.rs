@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::settings::{Settings, object, plain_number};
 use super::svd::svd;
-use super::{Method, Pace, Patterns, Site};
+use super::{Method, Pace, Patterns, Site, even};
 use crate::Ids;
 use crate::error::{Error, Result};
 use crate::nn::{Adapter, Module, Param, Stored, Walker, Weights};
@@ -146,10 +146,7 @@ impl Lora {
         let sizes = [rank, site.inputs];
         match self.start {
             Start::Gaussian => Tensor::normal(1.0 / rank as f64, sizes, &mut rng, &site.device),
-            _ => {
-                let bound = 1.0 / (site.inputs as f64).sqrt();
-                Tensor::uniform(-bound, bound, sizes, &mut rng, &site.device)
-            }
+            _ => even(sizes, &mut rng, &site.device),
         }
     }
 }

@@ -68,6 +68,7 @@ use serde_json::{Map, Value};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nn::{Adapter, Param, Stack, Weights};
+use crate::rng::Rng;
 use crate::tensor::Tensor;
 use crate::tensor::autograd::Gradients;
 
@@ -238,4 +239,16 @@ pub trait Method: Send {
             Some(name) => Err(Error::Names(format!("{name} is a state of another method"))),
         }
     }
+}
+
+/// A matrix of numbers drawn evenly from `±1/√columns`: `[rows, columns]`.
+fn even([rows, columns]: [usize; 2], rng: &mut Rng, device: &Device) -> Tensor {
+    let bound = 1.0 / (columns as f64).sqrt();
+    Tensor::uniform(-bound, bound, [rows, columns], rng, device)
+}
+
+/// The identity matrix: `[size, size]`.
+fn identity(size: usize, device: &Device) -> Tensor {
+    let values: Vec<f32> = (0..size * size).map(|at| if at % (size + 1) == 0 { 1.0 } else { 0.0 }).collect();
+    Tensor::new(&values, [size, size], device)
 }

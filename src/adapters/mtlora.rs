@@ -21,7 +21,7 @@ use serde_json::{Map, Value, json};
 
 use super::settings::{Settings, object, plain_number};
 use super::targets::ends_with_name;
-use super::{Method, Patterns, Site};
+use super::{Method, Patterns, Site, even, identity};
 use crate::error::{Error, Result};
 use crate::nn::{Adapter, Module, Param, Walker, Weights};
 use crate::rng::Rng;
@@ -246,14 +246,11 @@ impl Method for Mtlora {
         let (down, up, first, second) = match self.start {
             TransformStart::Identity => {
                 let second =
-                    if structure == Structure::Dtsm { zeros([width, width]) } else { identity(width, site) };
-                (normal([width, inputs]), zeros([outputs, rank]), identity(width, site), second)
+                    if structure == Structure::Dtsm { zeros([width, width]) } else { identity(width, device) };
+                (normal([width, inputs]), zeros([outputs, rank]), identity(width, device), second)
             }
             TransformStart::Kaiming => {
-                let mut even = |[rows, columns]: [usize; 2]| {
-                    let bound = 1.0 / (columns as f64).sqrt();
-                    Tensor::uniform(-bound, bound, [rows, columns], &mut rng, device)
-                };
+                let mut even = |sizes: [usize; 2]| even(sizes, &mut rng, device);
                 (even([width, inputs]), zeros([outputs, rank]), even([width, width]), even([width, width]))
             }
             TransformStart::ZeroT => {
@@ -289,10 +286,4 @@ impl Method for Mtlora {
         self.patterns.write(&mut config);
         config
     }
-}
-
-/// The identity matrix on a site's device.
-fn identity(size: usize, site: &Site) -> Tensor {
-    let values: Vec<f32> = (0..size * size).map(|at| if at % (size + 1) == 0 { 1.0 } else { 0.0 }).collect();
-    Tensor::new(&values, [size, size], &site.device)
 }

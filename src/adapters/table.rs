@@ -5,9 +5,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Site;
-use super::loha::even;
 use super::settings::{Settings, object};
+use super::{Site, even};
 use crate::error::{Error, Result};
 use crate::nn::{Activation, Module, Param, Stack, Stored, Walker};
 use crate::rng::Rng;
@@ -83,7 +82,7 @@ impl Network {
     ) -> Network {
         let layer = |pair: &[usize]| {
             let bound = 1.0 / (pair[0] as f64).sqrt();
-            let weight = even(pair[1], pair[0], rng, site);
+            let weight = even([pair[1], pair[0]], rng, &site.device);
             let bias = Tensor::uniform(-bound, bound, [pair[1]], rng, &site.device);
             [Param::new(&weight), Param::new(&bias)]
         };
