@@ -7,7 +7,7 @@ mod tiny;
 use common::{close, on_every_device, test_on};
 use engrad::adapters::{self, Adapted, Method, PTuning, PrefixTuning, PromptStart, PromptTuning};
 use engrad::nn::{
-    Cache, CausalLm, Classifier, Fresh, Generation, Gpt2Config, LanguageModel, Linear, LlamaConfig,
+    Cache, CausalLm, Choose, Classifier, Fresh, Generation, Gpt2Config, LanguageModel, Linear, LlamaConfig,
     Sequences, Side, generate, named_params,
 };
 use engrad::optim::{AdamW, Schedule};
@@ -155,13 +155,17 @@ on_every_device! {
     fn a_batch_of_prompts_goes_on_as_each_alone(device) {
         every_decoder(device, |subject, model| {
             attach(subject, model);
-            let settings = Generation::greedy(5);
-            let run = |rows: &[Vec<u32>]| {
-                let batch: Sequences = model.batch(rows, Side::Left).unwrap();
-                generate(model, &batch, &settings, &mut |_, _| ()).unwrap()
-            };
-            let alone: Vec<Vec<u32>> = texts().iter().map(|row| run(std::slice::from_ref(row)).remove(0)).collect();
-            assert_eq!(run(&texts()), alone);
+            let beams = Choose::Beams { beams: 3, length_penalty: 1.0, early: false };
+            for choose in [Choose::Greedy, beams] {
+                let settings = Generation { choose, end: vec![4], ..Generation::greedy(5) };
+                let run = |rows: &[Vec<u32>]| {
+                    let batch: Sequences = model.batch(rows, Side::Left).unwrap();
+                    generate(model, &batch, &settings, &mut |_, _| ()).unwrap()
+                };
+                let alone: Vec<Vec<u32>> =
+                    texts().iter().map(|row| run(std::slice::from_ref(row)).remove(0)).collect();
+                assert_eq!(run(&texts()), alone, "{:?}", settings.choose);
+            }
         });
     }
 

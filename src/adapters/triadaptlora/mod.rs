@@ -182,20 +182,17 @@ impl TriAdaptLora {
             stored.insert(path.clone(), sizes.filter(|sizes| !sizes.is_empty()).ok_or_else(refused)?);
         }
         let reference_rank = config.size("reference_rank", 8)?;
+        let given = |key: &'static str| config.get(key).map(|_| key);
+        let increment = given("incre_rank_num").map(|key| config.size(key, 1)).transpose()?;
+        let target_total = given("target_total").map(|key| config.positive(key, 1)).transpose()?;
         Ok(TriAdaptLora {
             variant: config.choice("variant", &Variant::NAMES)?,
             start: config.choice("init", &BlockStart::NAMES)?,
             scale_mode: config.choice("scale_mode", &ScaleMode::NAMES)?,
             alpha: config.number("lora_alpha", 8.0)?,
             first_rank: config.positive("init_rank", 1)?,
-            increment: config
-                .get("incre_rank_num")
-                .map(|_| config.size("incre_rank_num", 1))
-                .transpose()?,
-            target_total: config
-                .get("target_total")
-                .map(|_| config.positive("target_total", 1))
-                .transpose()?,
+            increment,
+            target_total,
             growth: config.choice("rank_growth", &RankGrowth::NAMES)?,
             top_k: config.positive("top_k", 1)?,
             warm_up: config.whole("init_warmup", 0)? as u64,
