@@ -200,8 +200,8 @@ impl Method for IncreLora {
         Ok(adapter)
     }
 
-    fn pace(&self, _path: &str, param: &Param) -> Pace {
-        for site in &self.reserved.sites {
+    fn pace(&self, path: &str, param: &Param) -> Pace {
+        for site in self.reserved.sites.iter().filter(|site| path.starts_with(&site.path)) {
             for triplet in site.adapter.list().1 {
                 if triplet.value.id() == param.id() {
                     return Pace { since: triplet.since[1], ..Pace::default() };

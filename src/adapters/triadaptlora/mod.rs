@@ -275,9 +275,9 @@ impl Method for TriAdaptLora {
         Some(orthogonality(&factors)? * self.orthogonality)
     }
 
-    fn pace(&self, _path: &str, param: &Param) -> super::Pace {
-        let blocks =
-            self.grown.sites.iter().filter(|_| self.fresh_schedule).flat_map(|site| site.adapter.blocks());
+    fn pace(&self, path: &str, param: &Param) -> super::Pace {
+        let asked = |site: &&Grown| self.fresh_schedule && path.starts_with(&site.path);
+        let blocks = self.grown.sites.iter().filter(asked).flat_map(|site| site.adapter.blocks());
         let mut own = blocks.filter(|block| block.params().iter().any(|(_, other)| other.id() == param.id()));
         super::Pace { since: own.next().map_or(0, |block| block.since), ..super::Pace::default() }
     }
