@@ -285,6 +285,17 @@ fn they_take_positions_from_the_text() {
 }
 
 #[test]
+fn a_batch_that_leaves_them_no_positions_is_refused_by_name() {
+    let model = classifier(&Device::Cpu);
+    let batch = model.encoder.batch(&[vec![1; 9]], None).unwrap();
+    adapters::attach(&model, "*", PromptTuning::new(3)).unwrap();
+    let forward = std::panic::AssertUnwindSafe(|| drop(model.forward(&batch)));
+    let said = std::panic::catch_unwind(forward).expect_err("twelve positions of nine");
+    let said = said.downcast_ref::<String>().expect("a text");
+    assert!(said.starts_with("positions:") && said.contains("index 9 at position 9 is not below 9"), "{said}");
+}
+
+#[test]
 fn a_model_without_a_place_for_them_is_refused() {
     let linear = Linear::new(3, 2, 0.1, &mut Rng::seeded(1), &Device::Cpu);
     let error = adapters::attach(&linear, "*", PromptTuning::new(2)).err().unwrap().to_string();

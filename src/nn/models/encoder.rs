@@ -231,7 +231,7 @@ impl Encoder {
 
     /// The last layer's hidden states: `[batch, time, width]`.
     ///
-    /// **Panics** when the batch was made by another, larger model.
+    /// **Panics** when the batch was made by another, larger model, or before virtual tokens took positions.
     #[track_caller]
     pub fn forward(&self, batch: &TokenBatch) -> Tensor {
         self.hidden_states(batch).pop().expect("at least the embeddings")
@@ -239,7 +239,7 @@ impl Encoder {
 
     /// The embeddings' output and that of each layer: each `[batch, time, width]`.
     ///
-    /// **Panics** when the batch was made by another, larger model.
+    /// **Panics** when the batch was made by another, larger model, or before virtual tokens took positions.
     #[track_caller]
     pub fn hidden_states(&self, batch: &TokenBatch) -> Vec<Tensor> {
         own(self.all_states(batch), batch.time())

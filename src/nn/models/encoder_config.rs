@@ -11,7 +11,7 @@ use super::config::{
     check_divides, check_eps, check_plain, check_probabilities, check_sizes, check_token, check_total, entries,
 };
 use crate::device::array::Ids;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, refuse};
 use crate::nn::feed_forward::Activation;
 use crate::nn::loading::read_json;
 
@@ -175,10 +175,13 @@ impl Family {
     }
 
     /// The position of each id; `past` tokens came before.
+    ///
+    /// **Panics** when one is not below `limit`; batches are checked when they are made.
+    #[track_caller]
     pub(super) fn positions(self, ids: &Ids, past: usize, padding: u32, limit: usize) -> Ids {
         let time = ids.sizes()[1];
         let mut counted = 0;
-        let position = |at: usize, id: u32| {
+        let position = |(at, &id): (usize, &u32)| {
             counted = if at.is_multiple_of(time) { 0 } else { counted };
             match self {
                 Family::Bert => (past + at % time) as u32,
@@ -189,6 +192,7 @@ impl Family {
                 }
             }
         };
-        ids.map(limit, ids.sizes().to_vec(), position)
+        let positions: Vec<u32> = ids.values().iter().enumerate().map(position).collect();
+        Ids::new(positions, ids.sizes(), limit).unwrap_or_else(|error| refuse("positions", error))
     }
 }
