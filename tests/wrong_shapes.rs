@@ -4,6 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
+use engrad::nn::{Fresh, Transformer, TransformerConfig};
 use engrad::{CrossEntropy, Device, Ids, Mask, Reduction, Tensor, attention, elementwise};
 
 /// The op that must be named, texts that must be there, and the wrong call.
@@ -169,6 +170,10 @@ const MISTAKES: &[Mistake] = &[
     }),
     ("attention", &["[2, 3, 4]", "[5, 3, 4]"], || {
         drop(attention(&x([2, 3, 4]), &x([5, 3, 4]), &x([5, 3, 4]), &Mask::full(), 1.0, 0.0))
+    }),
+    ("Transformer::new", &["3 heads", "width of 512"], || {
+        let config = TransformerConfig { heads: 3, ..TransformerConfig::default() };
+        drop(Transformer::new(&config, &mut Fresh::zeros(&Device::Cpu)))
     }),
 ];
 

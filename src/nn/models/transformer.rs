@@ -3,6 +3,7 @@
 //!
 //! Names and defaults are those of PyTorch's `nn.Transformer`, so its state dictionaries load.
 
+use crate::error::refuse;
 use crate::nn::attention::{Attention, Projections};
 use crate::nn::block::{Block, Order, Surroundings, states};
 use crate::nn::feed_forward::{Activation, FeedForward};
@@ -100,13 +101,16 @@ impl Transformer {
     /// **Panics** when the heads do not divide the width.
     #[track_caller]
     pub fn new(config: &TransformerConfig, fresh: &mut Fresh) -> Transformer {
-        assert!(config.heads > 0 && config.width.is_multiple_of(config.heads), "{config:?}");
-        fresh.deviate((config.width as f64).powf(-0.5));
+        let (width, heads) = (config.width, config.heads);
+        if heads == 0 || !width.is_multiple_of(heads) {
+            refuse("Transformer::new", format_args!("{heads} heads do not divide a width of {width}"));
+        }
+        fresh.deviate((width as f64).powf(-0.5));
         Transformer {
             encoder: (0..config.encoder_layers).map(|_| config.block(false, fresh)).collect(),
-            encoder_norm: fresh.layer_norm(config.width, EPS),
+            encoder_norm: fresh.layer_norm(width, EPS),
             decoder: (0..config.decoder_layers).map(|_| config.block(true, fresh)).collect(),
-            decoder_norm: fresh.layer_norm(config.width, EPS),
+            decoder_norm: fresh.layer_norm(width, EPS),
         }
     }
 
