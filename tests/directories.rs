@@ -16,7 +16,10 @@ fn what_published_files_hold_besides_is_left_aside() {
     let architecture = |name: &str| json!({"architectures": [name]});
     let cases = [
         // Classes of tokens, not of the text, whatever stands below them.
-        (with(encoder_json(), "bert", architecture("BertForTokenClassification")), "bert.pooler.dense.weight"),
+        (
+            with(encoder_json(), "bert", architecture("BertForTokenClassification")),
+            "bert.pooler.dense.weight",
+        ),
         (
             with(encoder_json(), "roberta", architecture("RobertaForTokenClassification")),
             "roberta.pooler.dense.weight",
@@ -72,7 +75,8 @@ fn what_a_configuration_leaves_out_is_what_transformers_takes() {
 #[test]
 fn configurations_that_cannot_become_a_model_are_refused() {
     let named = |name: &str| json!({"architectures": [name]});
-    let classes = |count: Value| json!({"architectures": ["GPT2ForSequenceClassification"], "num_labels": count});
+    let classes =
+        |count: Value| json!({"architectures": ["GPT2ForSequenceClassification"], "num_labels": count});
     let cases = [
         (with(encoder_json(), "bert", named("BertForQuestionAnswering")), "expected one that ends with"),
         (with(gpt2_json(), "gpt2", named("GPT2ForTokenClassification")), "not implemented on a gpt2"),
@@ -116,7 +120,8 @@ fn a_model_is_saved_without_adapters_only() {
 #[test]
 fn targets_may_be_padded_on_either_side() {
     for config in [with(pair_json(), "bart", json!({})), with(t5_json(), "t5", json!({}))] {
-        let made = Pretrained::from_config(config, &mut Rng::seeded(1), &Device::Reference).expect("sensible");
+        let made =
+            Pretrained::from_config(config, &mut Rng::seeded(1), &Device::Reference).expect("sensible");
         let model = made.model.seq2seq().expect("it reads sources");
         let sources = model.sources(&[vec![3, 4, 5], vec![6, 7]]).expect("they fit");
         let scores = |side: Side| {

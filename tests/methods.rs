@@ -272,7 +272,10 @@ fn settings_that_fit_no_layer_are_refused() {
         refused(Lora { start: Start::Pissa, alpha, ..Lora::new(2) }.into(), "leaves PiSSA no scale");
     }
     let fused = vec![("query".into(), 4)];
-    refused(Mtlora { fused, ..Mtlora::new(Structure::Shim, 3) }.into(), "4 groups of rank 3 do not fit 8 -> 8");
+    refused(
+        Mtlora { fused, ..Mtlora::new(Structure::Shim, 3) }.into(),
+        "4 groups of rank 3 do not fit 8 -> 8",
+    );
 }
 
 #[test]

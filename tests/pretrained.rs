@@ -146,7 +146,10 @@ fn a_forbidden_token_is_never_chosen() {
     for choose in [Choose::Greedy, sampled(1, 2.0, 0, 1.0).choose, beams] {
         let settings = Generation { choose, ..Generation::greedy(12) };
         let found = go_on(&model, &prompts, &settings.forbidding_as(&said).expect("single tokens"));
-        assert!(found.iter().flatten().all(|token| *token != free[0][0] && *token != free[1][0]), "{found:?}");
+        assert!(
+            found.iter().flatten().all(|token| *token != free[0][0] && *token != free[1][0]),
+            "{found:?}"
+        );
     }
     let several = Generation::greedy(1).forbidding_as(&json!({ "bad_words_ids": [[1, 2]] }));
     assert!(several.expect_err("a run").to_string().contains("holds [1,2]"));
@@ -306,7 +309,11 @@ fn what_a_directory_says_wrongly_is_named() {
         ("rope_scaling", json!({"rope_type": "yarn", "factor": 4.0}), "\"yarn\" is not implemented"),
         // The older name of the kind beside the newer one.
         ("rope_scaling", json!({"type": "linear", "rope_type": "linear"}), "factor is missing"),
-        ("rope_scaling", json!({"type": "linear", "factor": -2.0}), "factor is -2, expected a positive number"),
+        (
+            "rope_scaling",
+            json!({"type": "linear", "factor": -2.0}),
+            "factor is -2, expected a positive number",
+        ),
         (
             "rope_scaling",
             json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0,

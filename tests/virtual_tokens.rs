@@ -292,7 +292,10 @@ fn a_batch_that_leaves_them_no_positions_is_refused_by_name() {
     let forward = std::panic::AssertUnwindSafe(|| drop(model.forward(&batch)));
     let said = std::panic::catch_unwind(forward).expect_err("twelve positions of nine");
     let said = said.downcast_ref::<String>().expect("a text");
-    assert!(said.starts_with("positions:") && said.contains("index 9 at position 9 is not below 9"), "{said}");
+    assert!(
+        said.starts_with("positions:") && said.contains("index 9 at position 9 is not below 9"),
+        "{said}"
+    );
 }
 
 #[test]

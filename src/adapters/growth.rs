@@ -40,9 +40,9 @@ pub(super) fn choose(scores: &[f64], count: usize, exactly: bool) -> (f64, Vec<u
 
 /// The mean over all factors of how far their rows are from being orthonormal: `mean ‖F·Fᵀ - I‖`.
 pub(super) fn orthogonality(factors: &[Tensor]) -> Option<Tensor> {
-    let distances = factors.iter().map(|factor| {
-        (factor.matmul(&factor.t()) - identity(factor.sizes()[0], &factor.device())).norm(..)
-    });
+    let distances = factors
+        .iter()
+        .map(|factor| (factor.matmul(&factor.t()) - identity(factor.sizes()[0], &factor.device())).norm(..));
     let total = distances.reduce(|sum, distance| sum + distance)?;
     Some(total * (1.0 / factors.len() as f64))
 }

@@ -245,8 +245,11 @@ impl Method for Mtlora {
         let zeros = |sizes: [usize; 2]| Tensor::zeros(sizes, device);
         let (down, up, first, second) = match self.start {
             TransformStart::Identity => {
-                let second =
-                    if structure == Structure::Dtsm { zeros([width, width]) } else { identity(width, device) };
+                let second = if structure == Structure::Dtsm {
+                    zeros([width, width])
+                } else {
+                    identity(width, device)
+                };
                 (normal([width, inputs]), zeros([outputs, rank]), identity(width, device), second)
             }
             TransformStart::Kaiming => {

@@ -132,10 +132,7 @@ impl IncreLora {
         }
         Ok(IncreLora {
             first_rank: config.positive("init_rank", 1)?,
-            increment: config
-                .get("incre_rank_num")
-                .map(|_| config.size("incre_rank_num", 1))
-                .transpose()?,
+            increment: config.get("incre_rank_num").map(|_| config.size("incre_rank_num", 1)).transpose()?,
             top: config.positive("top_h", 1)?,
             alpha: config.number("lora_alpha", 8.0)?,
             warm_up: config.whole("init_warmup", 0)? as u64,

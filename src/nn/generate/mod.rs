@@ -101,8 +101,9 @@ impl Generation {
     pub fn forbidding_as(mut self, config: &Value) -> Result<Generation> {
         for word in config.get("bad_words_ids").and_then(Value::as_array).into_iter().flatten() {
             let only = word.as_array().filter(|ids| ids.len() == 1).and_then(|ids| ids[0].as_u64());
-            let refused =
-                || Error::Config(format!("bad_words_ids holds {word}, which is not implemented; expected [id]"));
+            let refused = || {
+                Error::Config(format!("bad_words_ids holds {word}, which is not implemented; expected [id]"))
+            };
             self.never.push(token(only.ok_or_else(refused)?));
         }
         Ok(self)

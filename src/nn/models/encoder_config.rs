@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::config::{
-    check_divides, check_eps, check_plain, check_probabilities, check_sizes, check_token, check_total, entries,
+    check_divides, check_eps, check_plain, check_probabilities, check_sizes, check_token, check_total,
+    entries,
 };
 use crate::device::array::Ids;
 use crate::error::{Error, Result, refuse};
