@@ -134,6 +134,14 @@ proptest! {
 }
 
 #[test]
+fn a_pattern_of_many_braces_is_not_multiplied_out() {
+    // 2^64 texts, if it were.
+    let pattern = Pattern::new(&"{a,*b}".repeat(64));
+    assert!(pattern.matches(&"ab".repeat(32)));
+    assert!(!pattern.matches(&"a".repeat(65)) && !pattern.matches("a"));
+}
+
+#[test]
 fn saving_and_loading_restores_every_bit() {
     let file = tempfile::NamedTempFile::new().unwrap();
     for device in common::devices() {

@@ -1,43 +1,64 @@
 //! Patterns over parameter and module paths: `*` stands for anything, `{a,b}` for either.
+//!
+//! Braces are not multiplied out, because ten pairs would make a thousand texts of one. Matching keeps the set
+//! of places of the path up to which the pattern fits, so its time grows with the length of both only.
+//! Read next: `module.rs`, whose walks make the paths.
 
 /// A compiled path pattern, such as `*.attention.self.{query,value}` or `classifier.*`.
 #[derive(Clone, Debug)]
 pub struct Pattern {
-    alternatives: Vec<String>,
+    /// One behind the other: the choices between braces, or a text outside of them as the only choice.
+    parts: Vec<Vec<String>>,
 }
 
 impl Pattern {
     /// Reads a pattern; an unclosed brace stands for itself.
     pub fn new(text: &str) -> Pattern {
-        let mut alternatives = Vec::new();
-        expand(text, &mut alternatives);
-        Pattern { alternatives }
+        let (mut parts, mut rest) = (Vec::new(), text);
+        while let Some((before, choices, after)) = braces(rest) {
+            parts.push(vec![before.to_string()]);
+            parts.push(choices.split(',').map(|choice| choice.trim().to_string()).collect());
+            rest = after;
+        }
+        parts.push(vec![rest.to_string()]);
+        Pattern { parts }
     }
 
     /// Whether the whole path fits.
     pub fn matches(&self, path: &str) -> bool {
-        self.alternatives.iter().any(|alternative| fits(alternative, path))
+        // Whether the parts so far can end before each byte, or behind the last one.
+        let mut ends = vec![false; path.len() + 1];
+        ends[0] = true;
+        for choices in &self.parts {
+            let mut next = vec![false; ends.len()];
+            for choice in choices {
+                let reached = behind(choice, path.as_bytes(), ends.clone());
+                next.iter_mut().zip(reached).for_each(|(end, reached)| *end |= reached);
+            }
+            ends = next;
+        }
+        ends[path.len()]
     }
 }
 
-/// Writes out the first pair of braces, and those behind it.
-fn expand(text: &str, alternatives: &mut Vec<String>) {
-    let braces = text.find('{').and_then(|open| Some((open, open + text[open..].find('}')?)));
-    let Some((open, close)) = braces else { return alternatives.push(text.to_string()) };
-    for choice in text[open + 1..close].split(',') {
-        expand(&format!("{}{}{}", &text[..open], choice.trim(), &text[close + 1..]), alternatives);
-    }
+/// The first pair of braces: what stands before, between and behind them.
+fn braces(text: &str) -> Option<(&str, &str, &str)> {
+    let (before, rest) = text.split_once('{')?;
+    let (choices, after) = rest.split_once('}')?;
+    Some((before, choices, after))
 }
 
-/// Matches text in which only `*` is special: the pieces between the stars follow one another.
-fn fits(pattern: &str, path: &str) -> bool {
-    let Some((head, rest)) = pattern.split_once('*') else { return pattern == path };
-    let Some(mut left) = path.strip_prefix(head) else { return false };
-    let mut pieces: Vec<&str> = rest.split('*').collect();
-    let tail = pieces.pop().expect("split gives at least one piece");
-    for piece in pieces {
-        let Some(at) = left.find(piece) else { return false };
-        left = &left[at + piece.len()..];
+/// Where a text, in which only `*` is special, can end when it begins at one of `places`.
+fn behind(text: &str, path: &[u8], mut places: Vec<bool>) -> Vec<bool> {
+    for (number, piece) in text.split('*').enumerate() {
+        // A star stands before every piece but the first: from the earliest place on, it reaches all.
+        let reached = if number > 0 { places.iter().position(|&place| place) } else { None };
+        if let Some(first) = reached {
+            places[first..].fill(true);
+        }
+        let begins = |end: usize| end.checked_sub(piece.len()).is_some_and(|begin| places[begin]);
+        let fits = |end| begins(end) && path[..end].ends_with(piece.as_bytes());
+        places = (0..=path.len()).map(fits).collect();
     }
-    left.ends_with(tail)
+    places
 }
