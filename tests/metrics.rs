@@ -66,7 +66,6 @@ fn number_measures_agree_with_scipy() {
     }
 }
 
-/// sacrebleu's texts: each hypothesis, and its references, which are stored set by set.
 #[test]
 fn correlations_hold_for_numbers_whose_squares_do_not_fit() {
     let expected = pearson(&[1.0, 2.0, 4.0], &[3.0, 5.0, 4.0]);
@@ -76,6 +75,7 @@ fn correlations_hold_for_numbers_whose_squares_do_not_fit() {
     }
 }
 
+/// sacrebleu's texts: each hypothesis, and its references, which are stored set by set.
 fn texts(case: &Value) -> (Vec<String>, Vec<Vec<String>>) {
     let (hypotheses, sets): (Vec<String>, Vec<Vec<String>>) =
         (read(case, "hypotheses"), read(case, "references"));

@@ -218,7 +218,7 @@ fn every_mistake_in_a_table_is_reported_with_file_line_and_column() {
 #[test]
 fn every_mistake_in_a_generation_file_is_reported_with_file_line_and_column() {
     use Generation::*;
-    let mistakes: [(Generation, &str, &[u8], &str); 13] = [
+    let mistakes: [(Generation, &str, &[u8], &str); 16] = [
         (E2e, "devset.csv", b"", "line 1, column 1: the file is empty"),
         (E2e, "devset.csv", b"mr,ref\n", "line 2, column 1: the file ends after its header"),
         (
@@ -262,6 +262,24 @@ fn every_mistake_in_a_generation_file_is_reported_with_file_line_and_column() {
             "devset.csv",
             b"mr,ref\na[b],\xc3\n",
             "line 2, column 2: byte 6 of the line (0xc3) is not UTF-8",
+        ),
+        (
+            E2e,
+            "devset.csv",
+            b"mr,ref\n\"a[b], c[d]\",\"x, \xff\"\n",
+            "line 2, column 2: byte 18 of the line (0xff) is not UTF-8",
+        ),
+        (
+            E2e,
+            "devset.csv",
+            b"mr,ref\n\"a[b]\",\"c,\nd,\xff\"\n",
+            "line 3, column 2: byte 3 of the line (0xff) is not UTF-8",
+        ),
+        (
+            Webnlg,
+            "train.json",
+            b"{\"entries\":\n[, \xff",
+            "line 2, column 4: byte 4 of the line (0xff) is not UTF-8",
         ),
         (
             Webnlg,

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::nearest;
-use super::table::{Format, Table, text};
+use super::table::{Format, Table, byte_of_line, text};
 use crate::error::{Error, Result};
 
 /// A task of putting records into words.
@@ -242,7 +242,7 @@ fn filled(path: &Path, records: Vec<Record>) -> Result<Vec<Record>> {
 
 /// Reads a JSON file of a known form; mistakes name line and column.
 fn json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = text(path, Format::Commas)?;
+    let text = text(path, byte_of_line)?;
     serde_json::from_str(&text).map_err(|error| {
         let what = error.to_string();
         let what = what.rsplit_once(" at line ").map_or(what.as_str(), |(what, _)| what);

@@ -18,6 +18,23 @@ pub(super) enum Format {
     Commas,
 }
 
+impl Format {
+    /// The column in which a place lies, by the text before it: what stands in quotes separates nothing.
+    fn column(self, before: &str) -> usize {
+        let (mut column, mut quoted) = (1, false);
+        for c in before.chars() {
+            match (self, c) {
+                (Format::Commas, '"') => quoted = !quoted,
+                (_, '\n') if !quoted => column = 1,
+                (Format::Tabs, '\t') => column += 1,
+                (Format::Commas, ',') if !quoted => column += 1,
+                _ => {}
+            }
+        }
+        column
+    }
+}
+
 /// A line's fields.
 pub(super) struct Row {
     /// The line at which it begins.
@@ -39,7 +56,7 @@ impl Table {
     /// **Errors** when it cannot be read, is not UTF-8, has no rows, a quote does not close, or a row has
     /// not as many fields as the header.
     pub fn read(path: &Path, format: Format, header: bool) -> Result<Table> {
-        let text = text(path, format)?;
+        let text = text(path, |before| format.column(before))?;
         let mut table = Table { path: path.into(), names: Vec::new(), rows: Vec::new() };
         if text.is_empty() {
             return Err(table.fault(1, 1, "the file is empty"));
@@ -102,26 +119,29 @@ impl Table {
     }
 }
 
-/// A file's text without the mark that some systems put at the beginning of UTF-8.
-pub(super) fn text(path: &Path, format: Format) -> Result<String> {
+/// A file's text without the mark that some systems put at the beginning of UTF-8. `column` says in which one a
+/// place lies, by the text before it.
+pub(super) fn text(path: &Path, column: impl Fn(&str) -> usize) -> Result<String> {
     let bytes = std::fs::read(path).map_err(|source| Error::io(path, source))?;
     match String::from_utf8(bytes) {
         Ok(text) => Ok(text.strip_prefix('\u{feff}').map(String::from).unwrap_or(text)),
         Err(error) => {
-            let at = error.utf8_error().valid_up_to();
-            let bytes = error.as_bytes();
-            let start = bytes[..at].iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
-            let line = 1 + bytes[..at].iter().filter(|&&byte| byte == b'\n').count();
-            let separator = if format == Format::Tabs { b'\t' } else { b',' };
-            let column = 1 + bytes[start..at].iter().filter(|&&byte| byte == separator).count();
+            let (at, bytes) = (error.utf8_error().valid_up_to(), error.as_bytes());
+            let before = String::from_utf8_lossy(&bytes[..at]);
+            let (line, column) = (1 + before.matches('\n').count(), column(&before));
             Err(Error::Data(format!(
                 "{}, line {line}, column {column}: byte {} of the line (0x{:02x}) is not UTF-8",
                 path.display(),
-                at - start + 1,
+                byte_of_line(&before),
                 bytes[at]
             )))
         }
     }
+}
+
+/// The number of the byte that follows a text, counted from 1 in its line.
+pub(super) fn byte_of_line(before: &str) -> usize {
+    before.len() - before.rfind('\n').map_or(0, |newline| newline + 1) + 1
 }
 
 fn tab_separated(text: &str) -> Vec<Row> {
