@@ -17,6 +17,8 @@ mod answering;
 mod curves;
 #[path = "../common/language.rs"]
 mod language;
+#[path = "../common/numbers.rs"]
+mod numbers;
 mod options;
 #[path = "../common/pretraining.rs"]
 mod pretraining;

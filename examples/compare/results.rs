@@ -11,6 +11,7 @@ use engrad::nn::files::write_whole;
 use engrad::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+use super::numbers;
 use super::options::Settings;
 
 /// How a run went.
@@ -19,6 +20,7 @@ pub struct Run {
     pub method: String,
     pub seed: u64,
     /// The task's measures in the end, by name.
+    #[serde(deserialize_with = "numbers::measures")]
     pub measures: BTreeMap<String, f64>,
     /// How many numbers were trained in the end.
     pub trained: usize,

@@ -63,6 +63,26 @@ fn a_comparison_that_was_cut_off_goes_on_and_ends_the_same() {
 }
 
 #[test]
+fn a_measure_without_a_value_is_kept_as_such() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path(), &[]);
+    let run = Run {
+        method: "head".into(),
+        seed: 0,
+        measures: [("pearson".to_string(), f64::NAN)].into(),
+        trained: 1,
+        step_seconds: 0.5,
+        peak: 0,
+        losses: vec![0.1 + 0.2],
+        ranks: Vec::new(),
+    };
+    Results::open(&options.out, &options.settings).unwrap().add(run.clone()).unwrap();
+    let runs = Results::open(&options.out, &options.settings).unwrap().runs;
+    assert!(runs[0].measures["pearson"].is_nan() && runs[0].losses == run.losses, "{runs:?}");
+    assert!(report::table(&["head"], &runs).contains("| head | 1 | NaN"));
+}
+
+#[test]
 fn the_table_has_mean_and_deviation_over_seeds_and_the_ranks_in_the_end() {
     let made = |seed: u64, accuracy: f64, ranks: Vec<(u64, Vec<usize>)>| Run {
         method: "adalora".into(),

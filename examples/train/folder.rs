@@ -24,9 +24,11 @@ use engrad::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::numbers;
 use super::options::Settings;
 
-const SETTINGS: &str = "run.toml";
+/// The file that says that a directory is a run's.
+pub const SETTINGS: &str = "run.toml";
 const LOG: &str = "log.jsonl";
 pub const RESULT: &str = "result.json";
 
@@ -37,7 +39,15 @@ pub enum Line {
     /// An update.
     Step { step: u64, loss: f64, rate: f64, norm: Option<f64>, seconds: f64 },
     /// A measurement after `step` updates; the higher the score, the better.
-    Measured { step: u64, score: f64, values: BTreeMap<String, f64>, ranks: Vec<usize>, seconds: f64 },
+    Measured {
+        step: u64,
+        #[serde(deserialize_with = "numbers::number")]
+        score: f64,
+        #[serde(deserialize_with = "numbers::measures")]
+        values: BTreeMap<String, f64>,
+        ranks: Vec<usize>,
+        seconds: f64,
+    },
 }
 
 impl Line {
@@ -56,8 +66,10 @@ pub struct Outcome {
     /// The update after which the best weights were kept.
     pub best_step: u64,
     /// What runs are compared by: the higher, the better.
+    #[serde(deserialize_with = "numbers::number")]
     pub score: f64,
     /// The measures of the best weights.
+    #[serde(deserialize_with = "numbers::measures")]
     pub values: BTreeMap<String, f64>,
     /// How many numbers were trained at the end.
     pub trained: usize,
@@ -79,19 +91,35 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// A directory for a new run.
+    /// A directory for a new run. Nothing is written before [`Folder::begin`].
     ///
-    /// **Errors** when it holds a run already, or cannot be written.
+    /// **Errors** when it holds a run already.
     pub fn create(settings: &Settings) -> Result<Folder> {
         let folder = Folder { path: settings.out.clone(), lines: Vec::new(), log: None, lock: None };
-        if folder.file(SETTINGS).exists() {
-            let path = folder.path.display();
-            let what =
-                format!("{path} holds a run already; go on with --resume {path}, or choose another --out");
-            return Err(Error::Config(what));
+        folder.check_free()?;
+        Ok(folder)
+    }
+
+    fn check_free(&self) -> Result<()> {
+        if !self.file(SETTINGS).exists() {
+            return Ok(());
         }
-        std::fs::create_dir_all(&folder.path)
-            .map_err(|source| Error::Io { path: folder.path.clone(), source })?;
+        let path = self.path.display();
+        let what = format!("{path} holds a run already; go on with --resume {path}, or choose another --out");
+        Err(Error::Config(what))
+    }
+
+    /// Writes what a new run is, now that all it needs was found, and locks the directory. Nothing is left to do
+    /// where a run that is gone on with has locked it.
+    ///
+    /// **Errors** when the directory holds another run by now, or cannot be written.
+    pub fn begin(&mut self, settings: &Settings) -> Result<()> {
+        if self.lock.is_some() {
+            return Ok(());
+        }
+        self.check_free()?;
+        std::fs::create_dir_all(&self.path)
+            .map_err(|source| Error::Io { path: self.path.clone(), source })?;
         let versions = serde_json::json!({
             "engrad": env!("CARGO_PKG_VERSION"),
             "system": std::env::consts::OS,
@@ -99,11 +127,11 @@ impl Folder {
             "cores": std::thread::available_parallelism().map_or(0, usize::from),
             "debug": cfg!(debug_assertions),
         });
-        folder.write_json("versions.json", &versions)?;
-        let text = toml::to_string(settings).map_err(|error| folder.malformed(SETTINGS, error))?;
+        self.write_json("versions.json", &versions)?;
+        let text = toml::to_string(settings).map_err(|error| self.malformed(SETTINGS, error))?;
         // Last, because it says that there is a run.
-        write_whole(folder.file(SETTINGS), text.as_bytes())?;
-        Ok(folder)
+        write_whole(self.file(SETTINGS), text.as_bytes())?;
+        self.lock()
     }
 
     /// The directory of a run that was begun, and its settings.

@@ -19,6 +19,8 @@ mod generation;
 #[path = "../common/interruption.rs"]
 mod interruption;
 mod methods;
+#[path = "../common/numbers.rs"]
+mod numbers;
 mod options;
 mod pictures;
 #[path = "../common/progress.rs"]
@@ -99,11 +101,11 @@ fn resume(path: &Path, stop: &AtomicBool) -> Result<Outcome, Ended> {
     if let Some(outcome) = folder.outcome()? {
         return Ok(outcome);
     }
+    folder.lock()?;
     run(&settings, &mut folder, stop)
 }
 
 fn run(settings: &Settings, folder: &mut Folder, stop: &AtomicBool) -> Result<Outcome, Ended> {
-    folder.lock()?;
     match settings.task()? {
         Task::Understanding(task) => {
             training::train(&Answering::new(task, settings)?, settings, folder, stop)

@@ -3,6 +3,7 @@
 //! There is one list of settings, [`Settings`]. A line `rank = 8` of the file is read as the flag `--rank 8`
 //! that stands before all others, so names, kinds and limits are said once. Read next: `folder.rs`.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -41,7 +42,7 @@ pub enum Other {
         #[arg(required = true, value_name = "DIR")]
         runs: Vec<PathBuf>,
         /// The method that the others are compared with, over the seeds that both have
-        #[arg(long, default_value = "lora")]
+        #[arg(long, default_value = "lora", value_parser = method)]
         against: String,
     },
     /// Makes all runs that a file plans, going on with what an earlier call left, and reports
@@ -215,6 +216,22 @@ impl Settings {
         }
         self.task()?;
         Ok(self)
+    }
+
+    /// What other settings say otherwise, by name. Directory and threads are left out: results do not depend on
+    /// them.
+    ///
+    /// **Errors** when a path cannot be written as text.
+    pub fn differences(&self, other: &Settings) -> Result<Vec<String>> {
+        let table = |settings: &Settings| {
+            let settings = Settings { out: PathBuf::new(), threads: None, ..settings.clone() };
+            toml::Table::try_from(settings).map_err(|error| Error::Config(error.to_string()))
+        };
+        let (ours, theirs) = (table(self)?, table(other)?);
+        let said = |table: &toml::Table, key| table.get(key).map_or("none".into(), toml::Value::to_string);
+        let keys: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+        let different = keys.into_iter().filter(|&key| ours.get(key) != theirs.get(key));
+        Ok(different.map(|key| format!("{key} is {} there, here {}", said(&theirs, key), said(&ours, key))).collect())
     }
 }
 

@@ -1,17 +1,19 @@
 //! Finished runs as one table: for each task and method the mean over seeds, its deviation, and whether the
 //! difference to one of the methods may be chance.
 //!
-//! Runs belong together when their settings differ in nothing but seed and directory. Two groups are compared
-//! over the seeds that both have, by a paired t-test on their scores: the mean of the task's measures, or BLEU.
+//! Runs belong together when their settings differ in nothing but seed and directory. Two groups that were measured
+//! on the same rows are compared over the seeds that both have, by a paired t-test on their scores: the mean of the
+//! task's measures, or BLEU. Read next: `study.rs`.
 
 use std::path::{Path, PathBuf};
 
 use engrad::metrics::paired_t_test;
 use engrad::{Error, Result};
 
-use super::folder::{Folder, Outcome};
+use super::folder::{Folder, Outcome, SETTINGS};
 use super::options::Settings;
 use super::samples::{deviation, mean};
+use super::study::CHOOSING;
 
 /// A finished run.
 pub struct Run {
@@ -19,7 +21,8 @@ pub struct Run {
     pub outcome: Outcome,
 }
 
-/// Every finished run in these directories, and in the directories in them.
+/// Every finished run in these directories, and in the directories in them. Of a study these are its results:
+/// the trials by which it chose rates were measured on other rows.
 ///
 /// **Errors** when a file is malformed, or there is no finished run.
 pub fn finished(paths: &[PathBuf]) -> Result<Vec<Run>> {
@@ -33,14 +36,14 @@ pub fn finished(paths: &[PathBuf]) -> Result<Vec<Run>> {
 }
 
 fn collect(path: &Path, runs: &mut Vec<Run>) -> Result<()> {
-    if path.join("run.toml").exists() {
+    if path.join(SETTINGS).exists() {
         let (folder, settings) = Folder::open(path)?;
         runs.extend(folder.outcome()?.map(|outcome| Run { settings, outcome }));
         return Ok(());
     }
     let entries = std::fs::read_dir(path).map_err(|source| Error::Io { path: path.into(), source })?;
     let mut below: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    below.retain(|path| path.is_dir());
+    below.retain(|path| path.is_dir() && !path.ends_with(CHOOSING));
     below.sort();
     below.iter().try_for_each(|path| collect(path, runs))
 }
@@ -99,9 +102,14 @@ fn measures(group: &Group) -> String {
 
 /// The probability that the difference to the group of the method `against` is chance.
 fn significance(group: &Group, groups: &[Group], against: &str) -> String {
-    let task =
-        |other: &&Group| other.settings.task == group.settings.task && other.settings.method == against;
-    let mut others = groups.iter().filter(task);
+    let measured = |settings: &Settings| {
+        let Settings { task, data, hold_out, dev_rows, .. } = settings;
+        (task.clone(), data.clone(), *hold_out, *dev_rows)
+    };
+    let comparable = |other: &&Group| {
+        other.settings.method == against && measured(&other.settings) == measured(&group.settings)
+    };
+    let mut others = groups.iter().filter(comparable);
     let (Some(other), None) = (others.next(), others.next()) else { return "-".into() };
     let pair = |run: &&Run| {
         let partner = other.runs.iter().find(|partner| partner.settings.seed == run.settings.seed)?;

@@ -19,11 +19,14 @@ use engrad::nn::files::write_whole;
 use engrad::{Error, Result};
 use toml::{Table, Value};
 
-use super::folder::Outcome;
+use super::folder::{Folder, Outcome, SETTINGS};
 use super::options::{self, Settings};
 use super::report::{self, Run};
 use super::training::Ended;
 use super::{fresh, resume, threads};
+
+/// Where the trials are by which rates are chosen.
+pub const CHOOSING: &str = "choosing";
 
 /// Does what is left to do of a plan, and writes `report.md`.
 pub fn run(plan: &Path, out: &Path, stop: &AtomicBool) -> std::result::Result<(), Ended> {
@@ -36,7 +39,7 @@ pub fn run(plan: &Path, out: &Path, stop: &AtomicBool) -> std::result::Result<()
         let mut rate = settings.rate;
         let mut best = f64::NEG_INFINITY;
         for &candidate in &study.rates {
-            let out = out.join("choosing").join(format!("{name}-{candidate}"));
+            let out = out.join(CHOOSING).join(format!("{name}-{candidate}"));
             let held_out = Some(study.hold_out);
             let trial = Settings { rate: candidate, seed: 0, hold_out: held_out, out, ..settings.clone() };
             let score = finished(&trial, stop)?.score;
@@ -73,12 +76,21 @@ fn named(plan: &Path, runs: &[Table]) -> Result<Vec<(String, Settings)>> {
     Ok(all)
 }
 
-/// The outcome of a run that may have been finished or begun before.
+/// The outcome of a run that may have been finished or begun before, by the same settings.
 fn finished(settings: &Settings, stop: &AtomicBool) -> std::result::Result<Outcome, Ended> {
     let out = &settings.out;
-    let number = format!("{} (seed {}, rate {})", out.display(), settings.seed, settings.rate);
-    eprintln!("{number}");
-    if out.join("run.toml").exists() { resume(out, stop) } else { fresh(settings.clone(), stop) }
+    eprintln!("{} (seed {}, rate {})", out.display(), settings.seed, settings.rate);
+    if !out.join(SETTINGS).exists() {
+        return fresh(settings.clone(), stop);
+    }
+    let (_, begun) = Folder::open(out)?;
+    let changes = settings.clone().resolved()?.differences(&begun)?;
+    if !changes.is_empty() {
+        let (out, changes) = (out.display(), changes.join(", "));
+        let what = format!("{out} is a run of another plan: {changes}; remove it, or choose another --out");
+        return Err(Error::Config(what).into());
+    }
+    resume(out, stop)
 }
 
 /// What a plan says.
@@ -126,6 +138,9 @@ impl Study {
             return Err(malformed(format!("seeds holds {seed}, expected whole numbers from 0")));
         }
         let seeds: Vec<u64> = seeds.into_iter().map(|seed| seed as u64).collect();
+        if let Some(at) = (1..seeds.len()).find(|&at| seeds[..at].contains(&seeds[at])) {
+            return Err(malformed(format!("seeds holds {} twice", seeds[at])));
+        }
         let seeds = if seeds.is_empty() { vec![0] } else { seeds };
         let rates = numbers("rates")?;
         if let Some(rate) = rates.iter().find(|rate| !rate.is_finite() || **rate <= 0.0) {

@@ -1,7 +1,7 @@
 //! What the tool promises: that a kill loses nothing, that every method trains and is saved, that settings
 //! are taken or refused, and what reports and studies say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -268,6 +268,25 @@ fn training_stops_when_measurements_get_no_better() {
 }
 
 #[test]
+fn a_measure_without_a_value_is_kept_as_such() {
+    let directory = tiny();
+    let row = "x\tx\tx\tx\t2.5\ta b\tc\n";
+    fs::write(directory.path().join("data/sts-train.csv"), row.repeat(8)).unwrap();
+    // One answer correlates with nothing.
+    fs::write(directory.path().join("data/sts-dev.csv"), row).unwrap();
+    let run = directory.path().join("run");
+    let outcome = go(settings(directory.path(), "run", &["--task=stsb", "--steps=4", "--evaluate=2"]));
+    let nothing = |outcome: &Outcome| outcome.score.is_nan() && outcome.values["pearson"].is_nan();
+    assert!(nothing(&outcome), "{outcome:?}");
+    let never = AtomicBool::new(false);
+    assert!(nothing(&resume(&run, &never).unwrap()));
+    assert!(table(&report::finished(std::slice::from_ref(&run)).unwrap(), "lora").contains("pearson NaN"));
+    // The log holds the measurements for a run that goes on.
+    fs::remove_file(run.join("result.json")).unwrap();
+    assert_eq!(resume(&run, &never).unwrap().best_step, outcome.best_step);
+}
+
+#[test]
 fn a_run_is_repeated_by_its_own_settings() {
     let directory = tiny();
     go(settings(directory.path(), "first", &["--steps=5", "--batch=7", "--seed=3"]));
@@ -339,11 +358,19 @@ fn what_a_run_cannot_use_is_an_error_that_says_so() {
     );
     fs::write(path.join("data/train.tsv"), "x\t1\t\ta\nx\t7\t\tb\n").unwrap();
     assert!(with(|_| ()).contains("train.tsv, line 2, column 2: found \"7\""));
+    assert!(with(|s| s.out = s.data.clone()).contains("line 2, column 2"));
+    assert!(!path.join("run").exists(), "a run that cannot begin leaves nothing that stands in the next one's way");
     let begun = settings(path, "begun", &[]).resolved().unwrap();
     let mut working = Folder::create(&begun).unwrap();
-    working.lock().unwrap();
+    working.begin(&begun).unwrap();
     let second = resume(&path.join("begun"), &AtomicBool::new(false));
     assert!(matches!(second, Err(Ended::Failed(error)) if error.to_string().contains("another process")));
+    let late = Folder::create(&Settings { out: path.join("late"), ..begun.clone() }).map(|mut late| {
+        fs::create_dir(path.join("late")).unwrap();
+        fs::copy(path.join("begun/run.toml"), path.join("late/run.toml")).unwrap();
+        late.begin(&begun).unwrap_err().to_string()
+    });
+    assert!(late.unwrap().contains("holds a run already"));
     let resumed = resume(&path.join("data"), &AtomicBool::new(false));
     assert!(matches!(resumed, Err(Ended::Failed(error)) if error.to_string().contains("run.toml")));
 }
@@ -402,6 +429,11 @@ fn a_study_goes_on_where_it_was_left() {
     assert!(report.contains("| cola | lora | 8 |") && report.contains("| cola | head | 8 |"), "{report}");
     study::run(&plan, &out, &stop).unwrap();
     assert_eq!(fs::read_to_string(out.join("report.md")).unwrap(), report);
+    // The trials by which rates were chosen are no results.
+    let lines = |text: &str| text.lines().map(String::from).collect::<BTreeSet<String>>();
+    let again = table(&report::finished(std::slice::from_ref(&out)).unwrap(), "lora");
+    assert_eq!(lines(&again), lines(&report));
+    assert_eq!(report::finished(&[out.join("choosing")]).unwrap().len(), 4);
     for (found, wrong, expected) in [
         ("rates", "ratse", "did you mean rates?"),
         ("rates = [1e-3", "rates = [-1e-3", "rates holds -0.001"),
@@ -409,6 +441,9 @@ fn a_study_goes_on_where_it_was_left() {
         ("hold-out = 20", "hold-out = -20", "hold-out is -20"),
         ("hold-out = 20", "hold-out = \"20\"", "hold-out is \"20\""),
         ("\"head\"", "\"lora\"", "two runs are called cola-lora"),
+        ("seeds = [0, 1]", "seeds = [0, 1, 0]", "seeds holds 0 twice"),
+        // What is finished was another run.
+        ("steps = 3", "steps = 4\nthreads = 2\nalpha = 8", "another plan: alpha is 16.0 there, here 8.0, steps is 3"),
     ] {
         fs::write(&plan, text.replace(found, wrong)).unwrap();
         let outcome = study::run(&plan, &out, &stop);

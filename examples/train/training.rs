@@ -104,6 +104,7 @@ pub fn train<W: Work>(
     let schedule = Schedule::linear(settings.rate, warm_up, steps);
     let optimiser = AdamW::new(settings.weight_decay);
     let mut trainer = Trainer::new(subject, optimiser, schedule).clipped(settings.clip).seeded(settings.seed);
+    folder.begin(settings)?;
     if folder.checkpoint().exists() {
         trainer.resume(folder.checkpoint())?;
     }
