@@ -11,6 +11,8 @@
 
 #[path = "common/device.rs"]
 mod device;
+#[path = "common/tokens.rs"]
+mod tokens;
 
 use std::path::PathBuf;
 
@@ -61,13 +63,14 @@ fn main() -> Result<()> {
     let lines: Vec<&str> = lines.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let (encoder, words) = match &options.model {
         Some(directory) => {
-            (Encoder::from_directory(directory, device)?, Words::Published(tokenizer(directory)?))
+            let encoder = Encoder::from_directory(directory, device)?;
+            let tokenizer = tokens::cutting(directory, encoder.positions())?;
+            (encoder, Words::Published(Box::new(tokenizer)))
         }
         None => (own(device)?, Words::Own),
     };
     let embed = |lines: &[&str]| -> Result<Vec<Vec<f32>>> {
-        let mut ids = lines.iter().map(|line| words.ids(line)).collect::<Result<Vec<_>>>()?;
-        ids.iter_mut().for_each(|ids| ids.truncate(encoder.positions()));
+        let ids = lines.iter().map(|line| words.ids(line)).collect::<Result<Vec<_>>>()?;
         let vectors = inference(|| encoder.batch(&ids, None).map(|batch| encoder.embed(&batch)))?;
         Ok(vectors.to_vec().chunks(vectors.size(1)).map(<[f32]>::to_vec).collect())
     };
@@ -102,7 +105,7 @@ impl Words {
             },
             Words::Own => {
                 let words = line.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
-                let ids: Vec<u32> = words.map(|word| id_of(&word.to_lowercase())).collect();
+                let ids: Vec<u32> = words.map(|word| id_of(&word.to_lowercase())).take(POSITIONS).collect();
                 Ok(if ids.is_empty() { vec![0] } else { ids })
             }
         }
@@ -110,21 +113,13 @@ impl Words {
 }
 
 const VOCABULARY: usize = 1 << 14;
+/// Words of a line that our own encoder reads.
+const POSITIONS: usize = 256;
 
 /// A number for each word, by its letters alone (FNV-1a).
 fn id_of(word: &str) -> u32 {
     let mixed = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
     word.bytes().fold(0x811C_9DC5, mixed) % VOCABULARY as u32
-}
-
-fn tokenizer(directory: &std::path::Path) -> Result<Box<Tokenizer>> {
-    let path = directory.join("tokenizer.json");
-    let bytes = std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-    let mut tokenizer = Tokenizer::from_bytes(bytes)
-        .map_err(|error| Error::Format { path: path.clone(), what: error.to_string() })?;
-    // The file may ask for padding to a fixed length; ours is to the longest row.
-    tokenizer.with_padding(None);
-    Ok(Box::new(tokenizer))
 }
 
 /// An encoder with fresh weights: words that differ get vectors that have nothing in common.
@@ -135,7 +130,7 @@ fn own(device: &Device) -> Result<Encoder> {
         num_hidden_layers: 1,
         num_attention_heads: 4,
         intermediate_size: 128,
-        max_position_embeddings: 256,
+        max_position_embeddings: POSITIONS,
         type_vocab_size: 1,
         ..EncoderConfig::default()
     };

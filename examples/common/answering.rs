@@ -1,11 +1,12 @@
 //! An encoder that reads rows of tokens and answers with a class or a score: batches, loss, answers.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use engrad::nn::{Classifier, Model, Pretrained, TokenBatch};
-use engrad::tasks::Example;
+use engrad::tasks::{Example, Understanding};
 use engrad::{Device, Error, Ids, Reduction, Result, Rng, Tensor, inference};
-use tokenizers::{EncodeInput, Tokenizer, TruncationParams};
+use tokenizers::{EncodeInput, Tokenizer};
 
 use super::tokens;
 
@@ -114,6 +115,13 @@ pub fn answers(
     Ok(answers)
 }
 
+/// The task's own measures of answers to rows, by name.
+pub fn measures(task: Understanding, rows: &[Row], answers: &[f64]) -> BTreeMap<String, f64> {
+    let labels: Vec<f64> = rows.iter().map(|row| row.label).collect();
+    let names = task.measures().iter().map(|name| name.to_string());
+    names.zip(task.measure(&labels, answers)).collect()
+}
+
 /// The place of the highest number, the first of equal ones.
 fn highest(scores: &[f32]) -> usize {
     (0..scores.len()).rev().max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap_or(0)
@@ -127,10 +135,7 @@ pub fn encode<const N: usize>(
     longest: usize,
     parts: [Vec<Example>; N],
 ) -> Result<[Vec<Row>; N]> {
-    let mut tokenizer = tokens::need(directory)?;
-    let truncation = TruncationParams { max_length: longest, ..TruncationParams::default() };
-    let set = tokenizer.with_truncation(Some(truncation)).map(drop);
-    set.map_err(|error| Error::Format { path: directory.into(), what: error.to_string() })?;
+    let tokenizer = tokens::cutting(directory, longest)?;
     let mut failed = None;
     let rows = parts.map(|examples| {
         rows(&tokenizer, examples).unwrap_or_else(|error| {

@@ -1,7 +1,9 @@
 //! Curves, such as losses over the steps of training, as a picture in SVG.
 
 use std::error::Error;
+use std::path::Path;
 
+use engrad::nn::files::write_whole;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
@@ -36,6 +38,18 @@ pub fn picture(along: &str, panels: &[(&str, &str, &[Curve])]) -> Result<String,
         area.present()?;
     }
     Ok(text)
+}
+
+/// Writes the same to a file.
+///
+/// **Errors** when plotters cannot draw, or the file cannot be written.
+#[allow(dead_code, reason = "benches say where they write")]
+pub fn write(path: &Path, along: &str, panels: &[(&str, &str, &[Curve])]) -> engrad::Result<()> {
+    let malformed = |error: Box<dyn Error>| engrad::Error::Format {
+        path: path.into(),
+        what: format!("cannot be drawn: {error}"),
+    };
+    write_whole(path, picture(along, panels).map_err(malformed)?.as_bytes())
 }
 
 fn draw(

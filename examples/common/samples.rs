@@ -1,4 +1,4 @@
-//! What a few runs have in common: their mean, and how far they lie apart.
+//! What a few numbers have in common: their mean, how far they lie apart, and the one in the middle.
 
 pub fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
@@ -9,4 +9,11 @@ pub fn deviation(values: &[f64]) -> f64 {
     let mean = mean(values);
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
     (squares / (values.len().max(2) - 1) as f64).sqrt()
+}
+
+/// The number in the middle of all, sorted by size; 0 of none.
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
 }

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use engrad::{Error, Result};
-use tokenizers::Tokenizer;
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{Tokenizer, TruncationParams};
 
 /// Reads `tokenizer.json`, or GPT-2's `vocab.json` and `merges.txt`; none where a directory has neither.
 /// The file may ask for padding to a fixed length, which would multiply the work: that is left out.
@@ -41,4 +41,17 @@ pub fn need(directory: &Path) -> Result<Tokenizer> {
         let what = "expected the model's tokenizer.json, or vocab.json and merges.txt".into();
         Error::Format { path: directory.into(), what }
     })
+}
+
+/// The same, cutting texts to so many tokens, those that stand around them included; of a pair the longer text
+/// is cut.
+///
+/// **Errors** as [`need`], or when so few tokens leave no room for a text.
+#[allow(dead_code, reason = "decoders cut for themselves")]
+pub fn cutting(directory: &Path, longest: usize) -> Result<Tokenizer> {
+    let mut tokenizer = need(directory)?;
+    let truncation = TruncationParams { max_length: longest, ..TruncationParams::default() };
+    let set = tokenizer.with_truncation(Some(truncation)).map(drop);
+    set.map_err(|error| Error::Format { path: directory.into(), what: error.to_string() })?;
+    Ok(tokenizer)
 }

@@ -15,6 +15,8 @@
 mod answering;
 #[path = "../common/curves.rs"]
 mod curves;
+#[path = "../common/flags.rs"]
+mod flags;
 #[path = "../common/language.rs"]
 mod language;
 #[path = "../common/numbers.rs"]

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use engrad::tasks::Understanding;
-use engrad::{Device, Error, Result};
+use engrad::{Device, Result};
 use serde::{Deserialize, Serialize};
 
+use super::flags::{device, positive};
 use super::subject::names;
 
 /// Every method on the same base, task, seeds and number of steps: a table and a picture.
@@ -70,7 +71,7 @@ pub struct Settings {
     #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub pretraining_steps: u64,
     /// cpu, gpu, or reference: every kernel in f64 and plain loops, exact and slow
-    #[arg(long, default_value = "cpu", value_parser = device_name)]
+    #[arg(long, default_value = "cpu", value_parser = device)]
     pub device: String,
 }
 
@@ -97,15 +98,4 @@ fn method(name: &str) -> std::result::Result<String, String> {
 
 fn task(name: &str) -> std::result::Result<String, String> {
     name.parse::<Understanding>().map(|task| task.to_string()).map_err(|error| error.to_string())
-}
-
-fn positive(text: &str) -> std::result::Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
-        _ => Err("expected a number above 0".into()),
-    }
-}
-
-fn device_name(name: &str) -> std::result::Result<String, String> {
-    name.parse::<Device>().map(|_| name.into()).map_err(|error: Error| error.to_string())
 }

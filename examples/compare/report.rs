@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use engrad::nn::files::write_whole;
-use engrad::{Error, Result};
+use engrad::Result;
 
-use super::curves::{Curve, picture, smooth};
+use super::curves::{self, Curve, smooth};
 use super::results::Run;
 use super::samples::{deviation, mean};
 
@@ -99,7 +99,5 @@ fn curves(methods: &[&str], runs: &[Run], points: impl Fn(&Run) -> Vec<(f64, f64
 fn draw(path: &Path, title: &str, axis: &str, curves: &[Curve]) -> Result<()> {
     let panels: Vec<(&str, &str, &[Curve])> =
         curves.chunks(TOGETHER).map(|together| (title, axis, together)).collect();
-    let text = picture("step", &panels)
-        .map_err(|error| Error::Format { path: path.into(), what: format!("cannot be drawn: {error}") })?;
-    write_whole(path, text.as_bytes())
+    curves::write(path, "step", &panels)
 }

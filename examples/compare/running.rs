@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use engrad::adapters::Usual;
-use engrad::device::cpu::{forget_peak, pool_statistics};
 use engrad::metrics::Confusion;
 use engrad::nn;
 use engrad::optim::{AdamW, Schedule};
@@ -19,8 +18,10 @@ use super::options::{Options, Settings};
 use super::pretraining::{self, Guesser};
 use super::progress::Progress;
 use super::results::Run;
+use super::samples::median;
 use super::subject::Subject;
-use super::task::Task;
+use super::task::{self, Task};
+
 /// The linear layers that are adapted by methods that have no preference.
 const TARGETS: &str = "*.attention.self.{query,value}";
 /// Training rows and rows to measure on of the program's own task.
@@ -54,8 +55,8 @@ impl Subjects {
                 task.guessing()
             );
             let Task { train, dev, .. } = task;
-            let rows = |examples: Vec<super::task::Example>| {
-                let row = |example: super::task::Example| Row {
+            let rows = |examples: Vec<task::Example>| {
+                let row = |example: task::Example| Row {
                     types: vec![0; example.tokens.len()],
                     tokens: example.tokens,
                     label: f64::from(example.label),
@@ -82,8 +83,8 @@ impl Subjects {
     /// **Errors** when the method does not fit the model, or a loss is not finite.
     pub fn run(&self, method: &str, seed: u64) -> Result<Run> {
         let settings = &self.settings;
-        let (steps, classes) = (settings.steps, self.classes());
-        let model = answering::model(&self.base, classes, seed, &settings.device()?)?;
+        let (steps, classes, device) = (settings.steps, self.classes(), settings.device()?);
+        let model = answering::model(&self.base, classes, seed, &device)?;
         let beside = answering::beside(&model);
         let usual = Usual { seed, ..Usual::new(settings.rank.into(), steps) };
         let subject = Subject::new(&model, method, &usual, None, TARGETS, &beside)?;
@@ -96,7 +97,7 @@ impl Subjects {
 
         let progress = Progress::new(method, 0, steps);
         let (mut losses, mut times, mut ranks) = (Vec::new(), Vec::new(), Vec::new());
-        forget_peak();
+        device.forget_peak();
         for rows in loader.steps(0, steps) {
             let before = trainer.subject.ranks();
             if losses.is_empty() && !before.is_empty() {
@@ -114,29 +115,27 @@ impl Subjects {
             progress.show(trainer.steps(), format!("loss {:.4}", done.loss));
         }
         drop(progress);
-        let peak = pool_statistics().peak * size_of::<f32>();
-        times.sort_by(f64::total_cmp);
+        let peak = device.peak_bytes().unwrap_or(0);
         Ok(Run {
             method: method.into(),
             seed,
             measures: self.measures(&answering::answers(&model, classes, &self.dev, &mut |_| ())?),
             trained: trainer.subject.count(),
-            step_seconds: times.get(times.len() / 2).copied().unwrap_or(0.0),
-            peak: if settings.device == "cpu" { peak } else { 0 },
+            step_seconds: median(&times),
+            peak: peak as usize,
             losses,
             ranks,
         })
     }
 
     fn measures(&self, answers: &[f64]) -> BTreeMap<String, f64> {
+        if let Some(task) = self.task {
+            return answering::measures(task, &self.dev, answers);
+        }
         let labels: Vec<f64> = self.dev.iter().map(|row| row.label).collect();
-        let Some(task) = self.task else {
-            let classes = |values: &[f64]| values.iter().map(|&class| class as u32).collect::<Vec<_>>();
-            let confusion = Confusion::new(&classes(&labels), &classes(answers));
-            return BTreeMap::from([("accuracy".to_string(), confusion.accuracy())]);
-        };
-        let names = task.measures().iter().map(|name| name.to_string());
-        names.zip(task.measure(&labels, answers)).collect()
+        let classes = |values: &[f64]| values.iter().map(|&class| class as u32).collect::<Vec<_>>();
+        let confusion = Confusion::new(&classes(&labels), &classes(answers));
+        BTreeMap::from([("accuracy".to_string(), confusion.accuracy())])
     }
 }
 

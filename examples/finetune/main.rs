@@ -15,6 +15,8 @@
 mod curves;
 #[path = "../common/device.rs"]
 mod device;
+#[path = "../common/flags.rs"]
+mod flags;
 #[path = "../common/interruption.rs"]
 mod interruption;
 #[path = "../common/language.rs"]

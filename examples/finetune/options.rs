@@ -11,6 +11,7 @@ use clap::{Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::device::OnDevice;
+use super::flags::positive;
 
 /// Fine-tunes a small encoder with LoRA, and compares that with training everything or only the head.
 ///
@@ -152,12 +153,5 @@ impl Options {
     /// The probability of dropout inside the encoder; the small one never sees a row often enough to need it.
     pub fn dropout(&self) -> f64 {
         if self.published() { 0.1 } else { 0.0 }
-    }
-}
-
-fn positive(text: &str) -> std::result::Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
-        _ => Err("expected a number above 0".into()),
     }
 }

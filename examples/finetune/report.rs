@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use engrad::nn::files::write_whole;
-use engrad::{Error, Result};
+use engrad::Result;
 
-use super::curves::{Curve, picture, smooth};
+use super::curves::{self, Curve, smooth};
 use super::stage::Record;
 
 /// One line per way of training.
@@ -77,7 +76,5 @@ pub fn draw(path: &Path, pretraining: Option<&Record>, records: &[Record]) -> Re
     if !pretraining.is_empty() {
         panels.insert(0, ("Loss of pretraining: guessing hidden words", "loss", &pretraining[..]));
     }
-    let text = picture("step", &panels)
-        .map_err(|error| Error::Format { path: path.into(), what: format!("cannot be drawn: {error}") })?;
-    write_whole(path, text.as_bytes())
+    curves::write(path, "step", &panels)
 }

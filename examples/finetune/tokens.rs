@@ -4,7 +4,7 @@ use std::path::Path;
 
 use engrad::tasks::{self, Understanding};
 use engrad::{Error, Result};
-use tokenizers::{Tokenizer, TruncationParams};
+use tokenizers::Tokenizer;
 
 use super::published;
 use super::task::{Example, Task};
@@ -13,21 +13,12 @@ use super::task::{Example, Task};
 ///
 /// **Errors** when a file is missing or malformed.
 pub fn sst2(model: &Path, data: &Path, rows: usize, max_length: usize) -> Result<Task> {
-    let tokenizer = tokenizer(model, max_length)?;
+    let tokenizer = published::cutting(model, max_length)?;
     let mut examples = Understanding::Sst2.read(data)?;
     examples.train.truncate(rows);
     let labels = Understanding::Sst2.labels().to_vec();
     let [train, dev] = [examples.train, examples.dev].map(|rows| encode(&tokenizer, rows));
     Ok(Task { train: train?, dev: dev?, labels })
-}
-
-/// The tokenizer of a model directory, which cuts long texts.
-fn tokenizer(model: &Path, max_length: usize) -> Result<Tokenizer> {
-    let mut tokenizer = published::need(model)?;
-    let truncation = TruncationParams { max_length, ..TruncationParams::default() };
-    let set = tokenizer.with_truncation(Some(truncation)).map(drop);
-    set.map_err(|error| Error::Format { path: model.into(), what: error.to_string() })?;
-    Ok(tokenizer)
 }
 
 fn encode(tokenizer: &Tokenizer, rows: Vec<tasks::Example>) -> Result<Vec<Example>> {

@@ -14,6 +14,8 @@
 mod answering;
 #[path = "../common/curves.rs"]
 mod curves;
+#[path = "../common/flags.rs"]
+mod flags;
 mod folder;
 mod generation;
 #[path = "../common/interruption.rs"]

@@ -12,6 +12,7 @@ use engrad::tasks::{Generation, Understanding, nearest};
 use engrad::{Device, Error, Result};
 use serde::{Deserialize, Serialize};
 
+use super::flags::{device, number, positive};
 use super::subject;
 
 /// Adapts a published model to a published task, measures it, and keeps all that repeats the run.
@@ -297,26 +298,12 @@ fn path(text: &str) -> std::result::Result<PathBuf, String> {
     Ok(text.into())
 }
 
-fn number(text: &str, fits: fn(f64) -> bool, expected: &str) -> std::result::Result<f64, String> {
-    let number = text.parse::<f64>().ok().filter(|number| number.is_finite() && fits(*number));
-    number.ok_or_else(|| format!("expected {expected}"))
-}
-
-fn positive(text: &str) -> std::result::Result<f64, String> {
-    number(text, |number| number > 0.0, "a number above 0")
-}
-
 fn amount(text: &str) -> std::result::Result<f64, String> {
     number(text, |number| number >= 0.0, "a number that is not below 0")
 }
 
 fn share(text: &str) -> std::result::Result<f64, String> {
     number(text, |number| (0.0..1.0).contains(&number), "a number from 0 to below 1")
-}
-
-fn device(name: &str) -> std::result::Result<String, String> {
-    let device: Result<Device> = name.parse();
-    device.map(|device| device.to_string()).map_err(|error| error.to_string())
 }
 
 fn method(name: &str) -> std::result::Result<String, String> {

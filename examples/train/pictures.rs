@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use engrad::nn::files::write_whole;
-use engrad::{Error, Result};
+use engrad::Result;
 
-use super::curves::{Curve, picture, smooth};
+use super::curves::{self, Curve, smooth};
 use super::folder::{Folder, Line};
 
 /// Draws all pictures that the log has something for.
@@ -40,12 +39,7 @@ pub fn draw(folder: &Folder) -> Result<()> {
         if curves.iter().all(|curve| curve.points.is_empty()) {
             continue;
         }
-        let path = folder.file(name);
-        let text = picture("step", &[(title, axis, &curves)]).map_err(|error| Error::Format {
-            path: path.clone(),
-            what: format!("cannot be drawn: {error}"),
-        })?;
-        write_whole(path, text.as_bytes())?;
+        curves::write(&folder.file(name), "step", &[(title, axis, &curves)])?;
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ use super::methods;
 use super::options::Settings;
 use super::pictures;
 use super::progress::Progress;
+use super::samples::median;
 use super::subject::Subject;
 
 /// A task as training sees it.
@@ -186,8 +187,7 @@ fn finish<W: Work>(
         Line::Step { seconds, .. } => Some(*seconds),
         Line::Measured { .. } => None,
     });
-    let mut times: Vec<f64> = times.collect();
-    times.sort_by(f64::total_cmp);
+    let times: Vec<f64> = times.collect();
     let (_, best_step, measured) = best.found.unwrap_or_default();
     let (score, values) = work.conclude(folder)?;
     for (name, value) in &measured {
@@ -209,7 +209,7 @@ fn finish<W: Work>(
         values,
         trained: trainer.subject.count(),
         seconds: times.iter().sum(),
-        step_seconds: times.get(times.len() / 2).copied().unwrap_or(0.0),
+        step_seconds: median(&times),
         peak,
     };
     pictures::draw(folder)?;

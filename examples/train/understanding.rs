@@ -78,7 +78,8 @@ impl Work for Answering {
     }
 
     fn measure(&self) -> Result<(f64, BTreeMap<String, f64>)> {
-        Ok(scored(self.measures(&self.answers(&self.model)?)))
+        let answers = self.answers(&self.model)?;
+        Ok(scored(answering::measures(self.task, &self.dev, &answers)))
     }
 
     fn conclude(&self, folder: &Folder) -> Result<(f64, BTreeMap<String, f64>)> {
@@ -88,7 +89,7 @@ impl Work for Answering {
         let line = |(row, answer): (&Row, &f64)| format!("{}\t{answer}\n", row.label);
         let lines: String = self.dev.iter().zip(&answers).map(line).collect();
         write_whole(folder.file("answers.tsv"), format!("label\tanswer\n{lines}").as_bytes())?;
-        Ok(scored(self.measures(&answers)))
+        Ok(scored(answering::measures(self.task, &self.dev, &answers)))
     }
 }
 
@@ -98,13 +99,6 @@ impl Answering {
         let progress = Progress::new("measuring", 0, self.dev.len() as u64);
         let mut watch = |done| progress.show(done as u64, String::new());
         answering::answers(model, self.task.labels().len(), &self.dev, &mut watch)
-    }
-
-    /// The task's own measures by name.
-    fn measures(&self, answers: &[f64]) -> BTreeMap<String, f64> {
-        let labels: Vec<f64> = self.dev.iter().map(|row| row.label).collect();
-        let names = self.task.measures().iter().map(|name| name.to_string());
-        names.zip(self.task.measure(&labels, answers)).collect()
     }
 }
 
