@@ -11,15 +11,19 @@
 
 #[path = "common/device.rs"]
 mod device;
+#[path = "common/ending.rs"]
+mod ending;
 #[path = "common/tokens.rs"]
 mod tokens;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Parser;
 use device::OnDevice;
+use ending::exit_code;
 use engrad::nn::{Encoder, EncoderConfig};
-use engrad::{Device, Error, Result, Rng, inference};
+use engrad::{Device, Error, Result, Rng, inference, tasks};
 use tokenizers::Tokenizer;
 
 /// Ranks the lines of a file by how similar they are to a query.
@@ -51,13 +55,14 @@ A quiet street, far from the station.";
 /// Rows that are encoded together.
 const ROWS: usize = 32;
 
-fn main() -> Result<()> {
-    let options = Options::parse();
+fn main() -> ExitCode {
+    exit_code(run(&Options::parse()))
+}
+
+fn run(options: &Options) -> Result<()> {
     let device = &options.on.device;
     let lines = match &options.file {
-        Some(path) => {
-            std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.clone(), source })?
-        }
+        Some(path) => tasks::text(path)?,
         None => LINES.into(),
     };
     let lines: Vec<&str> = lines.lines().map(str::trim).filter(|line| !line.is_empty()).collect();

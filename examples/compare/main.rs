@@ -15,6 +15,8 @@
 mod answering;
 #[path = "../common/curves.rs"]
 mod curves;
+#[path = "../common/ending.rs"]
+mod ending;
 #[path = "../common/flags.rs"]
 mod flags;
 #[path = "../common/language.rs"]
@@ -43,19 +45,14 @@ mod tokens;
 use std::process::ExitCode;
 
 use clap::Parser;
+use ending::exit_code;
 use engrad::Result;
 use options::Options;
 use results::Results;
 use running::Subjects;
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run(&Options::parse()))
 }
 
 /// The whole comparison; gives the table.

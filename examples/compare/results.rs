@@ -60,7 +60,8 @@ impl Results {
                 return Err(Error::Format { path: kept, what });
             }
         } else {
-            let text = serde_json::to_string_pretty(settings).expect("settings are plain numbers and texts");
+            let text = serde_json::to_string_pretty(settings)
+                .map_err(|error| Error::Format { path: kept.clone(), what: error.to_string() })?;
             write_whole(&kept, text.as_bytes())?;
         }
         let path = directory.join("results.jsonl");

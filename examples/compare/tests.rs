@@ -82,6 +82,17 @@ fn a_measure_without_a_value_is_kept_as_such() {
     assert!(report::table(&["head"], &runs).contains("| head | 1 | NaN"));
 }
 
+#[cfg(unix)]
+#[test]
+fn a_path_that_cannot_be_written_down_is_an_error_that_says_so() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options(folder.path(), &[]);
+    options.settings.model = Some(std::ffi::OsStr::from_bytes(b"\xff").into());
+    let error = run(&options).unwrap_err().to_string();
+    assert!(error.contains("settings.json") && error.contains("UTF-8"), "{error}");
+}
+
 #[test]
 fn the_table_has_mean_and_deviation_over_seeds_and_the_ranks_in_the_end() {
     let made = |seed: u64, accuracy: f64, ranks: Vec<(u64, Vec<usize>)>| Run {

@@ -150,6 +150,8 @@ impl<'a> Stages<'a> {
         if self.resumed.as_deref() == Some(name) {
             trainer.resume(&checkpoint)?;
             record = read_json(&self.path(&format!("{name}.json")))?;
+            record.losses.truncate(trainer.steps() as usize);
+            record.seconds.truncate(trainer.steps() as usize);
         }
         let groups = trainer.subject.groups();
         record.trained = groups.iter().flat_map(|group| &group.params).map(|(_, param)| param.count()).sum();
@@ -168,8 +170,9 @@ impl<'a> Stages<'a> {
             progress.show(trainer.steps(), format!("loss {loss:.4}  rate {:.1e}", done.rate));
             let enough = self.stop_after.is_some_and(|limit| trainer.steps() - first >= limit);
             if enough || self.stop.load(Ordering::Relaxed) {
-                trainer.save(&checkpoint)?;
+                // The record first: the checkpoint says how many of its steps count.
                 write_json(&self.path(&format!("{name}.json")), &record)?;
+                trainer.save(&checkpoint)?;
                 return Err(Ended::Interrupted(checkpoint));
             }
         }

@@ -75,6 +75,10 @@ fn an_interrupted_run_ends_with_the_bits_of_one_that_was_not() {
     assert_eq!(during_full, broken.path().join("pretraining.checkpoint.safetensors"));
     let during_full = interrupted(resumed(&during_full, Some(4)));
     assert_eq!(during_full, broken.path().join("full.checkpoint.safetensors"));
+    let earlier = fs::read(&during_full).unwrap();
+    assert_eq!(interrupted(resumed(&during_full, Some(1))), during_full);
+    // As a kill leaves it that comes between the record and the checkpoint.
+    fs::write(&during_full, earlier).unwrap();
     let pieced = run(resumed(&during_full, None), &never).unwrap();
 
     for (a, b) in whole.iter().zip(&pieced) {

@@ -13,6 +13,8 @@
 
 #[path = "../common/device.rs"]
 mod device;
+#[path = "../common/ending.rs"]
+mod ending;
 mod own;
 #[path = "../common/tokens.rs"]
 mod tokens;
@@ -20,9 +22,11 @@ mod words;
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Parser;
 use device::OnDevice;
+use ending::exit_code;
 use engrad::nn::{Choose, Generation, LanguageModel, Model, Pretrained, Side, generate};
 use engrad::{Error, Result};
 use words::Words;
@@ -67,8 +71,11 @@ struct Options {
     on: OnDevice,
 }
 
-fn main() -> Result<()> {
-    let options = Options::parse();
+fn main() -> ExitCode {
+    exit_code(run(&Options::parse()))
+}
+
+fn run(options: &Options) -> Result<()> {
     let (loaded, words) = match &options.model {
         Some(directory) => {
             let loaded = Pretrained::from_directory(directory, &options.on.device)?;

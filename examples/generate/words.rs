@@ -8,6 +8,9 @@ use tokenizers::Tokenizer;
 
 use super::tokens;
 
+/// Pieces that stand before those of several bytes: three marks, and every single byte.
+const WHOLE: usize = 3 + 256;
+
 /// A vocabulary.
 pub enum Words {
     /// `tokenizer.json`, or GPT-2's `vocab.json` and `merges.txt`; and what a text begins with.
@@ -40,15 +43,17 @@ impl Words {
         let json: Value =
             serde_json::from_str(&text).map_err(|error| malformed(&vocabulary, error.to_string()))?;
         let piece = |(id, piece): (usize, &Value)| match (piece[0].as_str(), piece[1].as_f64()) {
-            // Ids 3 to 258 are the single bytes.
-            (Some(_), Some(score)) if (3..=258).contains(&id) => Some((vec![(id - 3) as u8], score)),
+            (Some(_), Some(score)) if (3..WHOLE).contains(&id) => Some((vec![(id - 3) as u8], score)),
             (Some(text), Some(score)) => Some((text.chars().map(|byte| byte as u8).collect(), score)),
             _ => None,
         };
-        let pieces = json["pieces"].as_array().and_then(|all| all.iter().enumerate().map(piece).collect());
-        pieces
-            .map(Words::Pieces)
-            .ok_or_else(|| malformed(&vocabulary, "expected pieces of text with scores".into()))
+        let pieces: Option<Vec<(Vec<u8>, f64)>> =
+            json["pieces"].as_array().and_then(|all| all.iter().enumerate().map(piece).collect());
+        // Any text can be said in single bytes.
+        pieces.filter(|pieces| pieces.len() >= WHOLE).map(Words::Pieces).ok_or_else(|| {
+            let what = format!("expected pieces of text with scores, {WHOLE} or more: marks and single bytes first");
+            malformed(&vocabulary, what)
+        })
     }
 
     /// The ids of a text, behind the token with which texts begin.
@@ -84,7 +89,9 @@ impl Words {
         match self {
             Words::Published(tokenizer, _) => tokenizer.decode(ids, true).unwrap_or_default().into_bytes(),
             Words::Pieces(pieces) => {
-                ids.iter().filter(|&&id| id > 2).flat_map(|&id| pieces[id as usize].0.clone()).collect()
+                // The model may have more ids than the file has pieces.
+                let piece = |&id: &u32| pieces.get(id as usize).filter(|_| id > 2);
+                ids.iter().filter_map(piece).flat_map(|(bytes, _)| bytes.clone()).collect()
             }
             Words::Listed(words) => {
                 let word =
@@ -134,10 +141,9 @@ impl Speaker<'_> {
 fn joined(pieces: &[(Vec<u8>, f64)], text: &str) -> Vec<u32> {
     // The vocabulary's own texts begin with a space.
     let spaced = if text.is_empty() { String::new() } else { format!(" {text}") };
-    // Behind the single bytes.
     let find = |bytes: &[u8]| {
-        let place = pieces.iter().skip(259).position(|(piece, _)| piece == bytes);
-        place.map(|at| at as u32 + 259)
+        let place = pieces.iter().skip(WHOLE).position(|(piece, _)| piece == bytes);
+        place.map(|at| (at + WHOLE) as u32)
     };
     let whole = |c: char| find(c.to_string().as_bytes());
     let bytes = |c: char| c.to_string().bytes().map(|byte| u32::from(byte) + 3).collect::<Vec<_>>();

@@ -6,24 +6,33 @@
 //! cargo run --release --example train -- --model DIR --task e2e --data DIR --out runs/e2e
 //! ```
 //! The vocabulary, byte-level pairs, is learned from the text first. The last tenth of the text is not
-//! trained on, but measured. Started again with the same settings, it goes on from its last checkpoint.
+//! trained on, but measured. Started again with the same settings, it goes on from its last checkpoint; with others
+//! it begins anew, in place of what was there.
 
 #[path = "../common/curves.rs"]
 mod curves;
+#[path = "../common/ending.rs"]
+mod ending;
+#[path = "../common/flags.rs"]
+mod flags;
 #[path = "../common/progress.rs"]
 mod progress;
 #[path = "../common/tokens.rs"]
 mod tokens;
 
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Parser;
-use curves::{Curve, picture, smooth};
+use curves::{Curve, smooth};
+use ending::exit_code;
 use engrad::nn::files::write_whole;
 use engrad::nn::{CausalLm, LanguageModel, Model, Pretrained, Side};
 use engrad::optim::{AdamW, Schedule};
 use engrad::train::Trainer;
-use engrad::{Device, Error, Result, Rng, inference};
+use engrad::{Device, Error, Result, Rng, inference, tasks};
+use flags::{device, positive};
 use progress::Progress;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -72,13 +81,13 @@ struct Options {
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(2..=8192))]
     length: u32,
     /// Highest learning rate
-    #[arg(long, default_value_t = 2e-3)]
+    #[arg(long, default_value_t = 2e-3, value_parser = positive)]
     rate: f64,
     /// Everything random follows from it
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// cpu, gpu, or reference
-    #[arg(long, default_value = "cpu")]
+    #[arg(long, default_value = "cpu", value_parser = device)]
     device: String,
 }
 
@@ -89,19 +98,17 @@ struct Begun {
     losses: Vec<f64>,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
     let options = Options::parse();
-    let (loss, bits) = run(&options)?;
-    println!("{loss:.4} nats a token on the last tenth, about {bits:.3} bits a character");
-    println!("saved in {}", options.out.display());
-    Ok(())
+    exit_code(run(&options).map(|(loss, bits)| {
+        println!("{loss:.4} nats a token on the last tenth, about {bits:.3} bits a character");
+        println!("saved in {}", options.out.display());
+    }))
 }
 
 /// Pretrains, and gives the loss of a token of the last tenth in nats, and that of a character in bits.
 fn run(options: &Options) -> Result<(f64, f64)> {
-    let io = |path: &Path, source| Error::Io { path: path.into(), source };
-    let text = std::fs::read_to_string(&options.text).map_err(|source| io(&options.text, source))?;
-    std::fs::create_dir_all(&options.out).map_err(|source| io(&options.out, source))?;
+    let text = tasks::text(&options.text)?;
     let begun = begun(options)?;
     let tokenizer = match &begun {
         Some(_) => tokens::need(&options.out)?,
@@ -127,13 +134,13 @@ fn run(options: &Options) -> Result<(f64, f64)> {
     });
     let pretrained = Pretrained::from_config(config, &mut Rng::derived(options.seed, 1 << 40), &device)?;
     let Model::CausalLm(model) = &pretrained.model else { unreachable!("a GPT-2 goes on with texts") };
+    if begun.is_none() {
+        begin(options, &tokenizer)?;
+    }
     let losses = train_on(model, train, options, begun)?;
     pretrained.save(&options.out)?;
-    let path = options.out.join("loss.svg");
     let curve = Curve { name: "loss".into(), points: (1..).map(f64::from).zip(smooth(&losses)).collect() };
-    let drawn = picture("step", &[("Loss of pretraining", "loss", &[curve])])
-        .map_err(|error| Error::Format { path: path.clone(), what: format!("cannot be drawn: {error}") })?;
-    write_whole(path, drawn.as_bytes())?;
+    curves::write(&options.out.join("loss.svg"), "step", &[("Loss of pretraining", "loss", &[curve])])?;
     let loss = measured(model, dev, length)?;
     // The last tenth of the tokens is taken for the last tenth of the characters.
     let characters = text.chars().count() as f64 / ids.len() as f64;
@@ -141,10 +148,8 @@ fn run(options: &Options) -> Result<(f64, f64)> {
     Ok((loss, bits))
 }
 
-/// A vocabulary of byte pairs that are frequent in the text, saved as `tokenizer.json`.
+/// A vocabulary of byte pairs that are frequent in the text.
 fn learned(text: &str, options: &Options) -> Result<Tokenizer> {
-    let path = options.out.join("tokenizer.json");
-    let malformed = |error: tokenizers::Error| Error::Format { path: path.clone(), what: error.to_string() };
     let mut tokenizer = Tokenizer::new(BPE::default());
     tokenizer.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
     tokenizer.with_decoder(Some(ByteLevel::default()));
@@ -155,10 +160,37 @@ fn learned(text: &str, options: &Options) -> Result<Tokenizer> {
         .show_progress(true)
         .build();
     let lines = text.split_inclusive('\n');
-    tokenizer.train(&mut TrainerWrapper::BpeTrainer(trainer), lines).map_err(malformed)?;
-    let json = tokenizer.to_string(true).map_err(malformed)?;
-    write_whole(&path, json.as_bytes())?;
+    tokenizer
+        .train(&mut TrainerWrapper::BpeTrainer(trainer), lines)
+        .map_err(|error| Error::Format { path: options.text.clone(), what: error.to_string() })?;
     Ok(tokenizer)
+}
+
+/// Begins a run in its directory. What another one left there must not be gone on with, nor be taken for a model
+/// of this one's vocabulary.
+fn begin(options: &Options, tokenizer: &Tokenizer) -> Result<()> {
+    let io = |path: PathBuf, source| Error::Io { path, source };
+    std::fs::create_dir_all(&options.out).map_err(|source| io(options.out.clone(), source))?;
+    for path in [CHECKPOINT, "config.json"].map(|name| options.out.join(name)) {
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != ErrorKind::NotFound => return Err(io(path, source)),
+            _ => {}
+        }
+    }
+    record(options, &[])?;
+    let path = options.out.join("tokenizer.json");
+    let json = tokenizer.to_string(true);
+    let json = json.map_err(|error| Error::Format { path: path.clone(), what: error.to_string() })?;
+    write_whole(&path, json.as_bytes())
+}
+
+/// Writes what was said and done so far.
+fn record(options: &Options, losses: &[f64]) -> Result<()> {
+    let path = options.out.join(RECORD);
+    let begun = Begun { options: options.clone(), losses: losses.to_vec() };
+    let text = serde_json::to_string(&begun);
+    let text = text.map_err(|error| Error::Format { path: path.clone(), what: error.to_string() })?;
+    write_whole(&path, text.as_bytes())
 }
 
 fn ids(tokenizer: &Tokenizer, text: &str, options: &Options) -> Result<Vec<u32>> {
@@ -194,10 +226,8 @@ fn train_on(model: &CausalLm, ids: &[u32], options: &Options, begun: Option<Begu
         let mean = recent.iter().sum::<f64>() / recent.len() as f64;
         progress.show(trainer.steps(), format!("loss {mean:.4}  rate {:.1e}", done.rate));
         if trainer.steps().is_multiple_of(200) || trainer.steps() == steps {
-            let begun = Begun { options: options.clone(), losses: losses.clone() };
-            let text = serde_json::to_string(&begun).expect("numbers and text can always be written");
             // The losses first: the checkpoint says how many of them count.
-            write_whole(options.out.join(RECORD), text.as_bytes())?;
+            record(options, &losses)?;
             trainer.save(options.out.join(CHECKPOINT))?;
         }
     }
@@ -254,15 +284,25 @@ mod tests {
         assert!(matches!(Pretrained::from_directory(&out, &Device::Cpu).unwrap().model, Model::CausalLm(_)));
         // Nothing is left to do, and nothing is done again.
         assert_eq!(run(&options).unwrap(), (loss, bits));
-        // Another text has other words.
+        // Another text has other words, and is not gone on with from this one's checkpoint.
         let other = folder.path().join("other");
         std::fs::write(&other, "zebras graze where other zebras gaze\n".repeat(300)).unwrap();
         let known =
             || tokens::need(&out).unwrap().get_vocab(true).into_keys().any(|word| word.contains("zebra"));
         assert!(!known());
-        run(&Options { text: other, ..options.clone() }).unwrap();
+        let other = Options { text: other, ..options.clone() };
+        // Killed after it began.
+        let tokenizer = learned(&tasks::text(&other.text).unwrap(), &other).unwrap();
+        begin(&other, &tokenizer).unwrap();
+        assert!(known() && begun(&options).unwrap().is_none() && begun(&other).unwrap().is_none());
+        assert_eq!(run(&options).unwrap(), (loss, bits));
+        run(&other).unwrap();
         assert!(known());
-        let short = Options { length: 5000, ..options };
+        // What cannot be begun leaves what is there as it is.
+        let short = Options { length: 5000, ..options.clone() };
         assert!(run(&short).unwrap_err().to_string().contains("expected more than --length 5000"));
+        std::fs::write(&text, b"the cat\nsat\xff").unwrap();
+        assert!(run(&options).unwrap_err().to_string().contains("text, line 2, column 4: byte 4 of the line"));
+        assert!(known() && begun(&other).unwrap().is_some());
     }
 }

@@ -13,8 +13,8 @@ use std::str::FromStr;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::nearest;
-use super::table::{Format, Table, byte_of_line, text};
+use super::{nearest, text};
+use super::table::{Format, Table};
 use crate::error::{Error, Result};
 
 /// A task of putting records into words.
@@ -242,7 +242,7 @@ fn filled(path: &Path, records: Vec<Record>) -> Result<Vec<Record>> {
 
 /// Reads a JSON file of a known form; mistakes name line and column.
 fn json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = text(path, byte_of_line)?;
+    let text = text(path)?;
     serde_json::from_str(&text).map_err(|error| {
         let what = error.to_string();
         let what = what.rsplit_once(" at line ").map_or(what.as_str(), |(what, _)| what);

@@ -10,9 +10,20 @@ mod mersenne;
 mod table;
 mod understanding;
 
+use std::path::Path;
+
+use crate::error::Result;
+
 pub use generation::{Generation, Record, Records};
 pub use mersenne::Mersenne;
 pub use understanding::{Example, Examples, Understanding};
+
+/// A text file in UTF-8, without the mark that some systems put at its beginning.
+///
+/// **Errors** when it cannot be read. Broken UTF-8 is reported with file, line, and the byte of the line as column.
+pub fn text(path: impl AsRef<Path>) -> Result<String> {
+    table::text(path.as_ref(), table::byte_of_line)
+}
 
 /// The known name that is nearest to a word that is none: for messages.
 ///
