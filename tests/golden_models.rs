@@ -4,7 +4,8 @@
 //! A small BERT and its values are committed under `tests/golden` (made by
 //! `tools/make_tiny_golden.py`). `ENGRAD_GOLDEN=DIR` adds another folder of the same format; published
 //! models such as all-MiniLM-L6-v2 are looked for in `DIR/../models`. `ENGRAD_DEVICE=reference|cpu|gpu`
-//! restricts the run to one device, `ENGRAD_WHOLE_CURVES=1` lets slow ones follow curves to their end.
+//! restricts the run to one device, `-- FILTER` to the folders whose name contains the text, and
+//! `ENGRAD_WHOLE_CURVES=1` lets slow devices follow curves to their end.
 //! Each line says how far the largest error is from zero, relative to the largest magnitude stored; the
 //! last one counts folders, each of which passes when all in it does, on every device.
 
@@ -63,6 +64,7 @@ fn tolerance(subject: &Subject, device: &Device) -> Tolerance {
 fn main() {
     let mut report = Report::default();
     let only = std::env::var("ENGRAD_DEVICE").unwrap_or_default();
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
     let devices: Vec<Device> = common::devices()
         .into_iter()
         .filter(|device| only.is_empty() || device.to_string() == only)
@@ -76,6 +78,7 @@ fn main() {
             .expect("the golden folder has models")
             .map(|entry| entry.expect("readable").path())
             .collect();
+        folders.retain(|folder| folder.to_string_lossy().contains(&filter));
         folders.sort();
         for folder in folders.iter().filter(|folder| has_values(folder)) {
             for device in &devices {
@@ -91,7 +94,9 @@ fn main() {
         }
     }
     println!("{} passed, {} failed", report.count(true), report.count(false));
-    std::process::exit(i32::from(report.count(false) > 0 || report.folders.is_empty()));
+    // A filter may be meant for other test files.
+    let tried = !report.folders.is_empty() || !filter.is_empty();
+    std::process::exit(i32::from(report.count(false) > 0 || !tried));
 }
 
 /// A folder without values of its own holds the base of adapters.

@@ -359,7 +359,9 @@ fn variants_that_are_not_implemented_are_refused_by_name() {
         let other = self::model(&Device::Cpu);
         let state = tiny::state(&other);
         let error = adapters::load(&other, folder.path()).err().expect(key).to_string();
-        assert!(error.contains(key) || error.contains(value.trim_matches('"')), "{key}: {error}");
+        // The key as a word of its own, or a word that is refused.
+        let word = value.parse::<f64>().is_err() && error.contains(value.trim_matches('"'));
+        assert!(word || error.contains(&format!(" {key} ")), "{key}: {error}");
         assert_eq!(tiny::state(&other), state, "{key}");
     }
 }

@@ -1,4 +1,5 @@
 //! An encoder that reads rows of tokens and answers with a class or a score: batches, loss, answers.
+//! Read next: `tokens.rs`, where texts become tokens; `subject.rs`, what of the model is trained.
 
 use std::collections::BTreeMap;
 use std::path::Path;

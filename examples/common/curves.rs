@@ -1,4 +1,5 @@
 //! Curves, such as losses over the steps of training, as a picture in SVG.
+//! Read next: `finetune/report.rs`, which draws losses with it.
 
 use std::error::Error;
 use std::path::Path;

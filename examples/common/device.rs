@@ -1,4 +1,5 @@
 //! `--device`, which every example takes.
+//! Read next: `flags.rs`, for programs that keep the name.
 
 use clap::Parser;
 use engrad::Device;

@@ -1,4 +1,5 @@
 //! How a program ends: a mistake is said in words, and makes the exit code 1.
+//! Read next: `interruption.rs`, the other way to end.
 
 use std::process::ExitCode;
 

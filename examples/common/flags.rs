@@ -1,4 +1,5 @@
 //! What the value of a flag may be; clap puts the flag's name before the message.
+//! Read next: `compare/options.rs`, which uses them.
 
 use engrad::{Device, Error};
 

@@ -1,4 +1,5 @@
 //! Ctrl-C ends a run after the step it is in, so that a checkpoint can be left; a second one ends it at once.
+//! Read next: `finetune/stage.rs`, which leaves the checkpoint.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

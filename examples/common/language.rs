@@ -11,6 +11,7 @@
 //! `the dogs that a farmer sees near the tree sleep`: the last verb agrees with `dogs`, although other
 //! nouns stand nearer. Pretraining guesses hidden words of correct sentences. The task is another
 //! one: in half of the sentences one verb has the wrong number, and the question is, is it correct?
+//! Read next: `pretraining.rs`, where an encoder learns it.
 
 use engrad::Rng;
 

@@ -1,5 +1,6 @@
 //! Numbers in the files of runs. JSON has no word for what is not a number, such as the correlation of answers
 //! that are all the same: it is written as `null`, and read as what it was.
+//! Read next: `compare/results.rs`, a file of such numbers.
 
 use std::collections::BTreeMap;
 

@@ -2,6 +2,7 @@
 //!
 //! One word in five must be guessed. Of these, eight in ten are hidden, one is replaced by any word
 //! and one stays as it is, so the encoder has to form an opinion about every word that it sees.
+//! Read next: `finetune/tuning.rs`, what is then learned on top.
 
 use engrad::nn::{Encoder, EncoderConfig, Linear, Module, TokenBatch, Walker};
 use engrad::{Device, Ids, Result, Rng, Tensor, inference};

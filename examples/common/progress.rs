@@ -1,4 +1,5 @@
 //! A bar where someone is watching; a line now and then where the output goes to a file.
+//! Read next: `finetune/stage.rs`, a long step.
 
 use indicatif::{ProgressBar, ProgressStyle};
 

@@ -1,4 +1,5 @@
 //! What a few numbers have in common: their mean, how far they lie apart, and the one in the middle.
+//! Read next: `compare/report.rs`, which makes a table of them.
 
 pub fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64

@@ -1,6 +1,7 @@
 //! A task that needs attention: in a row of digits stands one star; which digit is beside it?
 //!
 //! To answer, a model must find the star and look one place further. No digit by itself helps.
+//! Read next: `05_transformer.rs`, which learns it.
 
 use engrad::nn::{Classifier, Encoder, EncoderConfig, TokenBatch};
 use engrad::{Device, Ids, Result, Rng, inference};

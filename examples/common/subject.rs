@@ -1,4 +1,5 @@
 //! What is trained, by the name of the way: everything, the head alone, or an adapter of the library's list.
+//! Read next: `compare/running.rs`, which trains it.
 
 use engrad::Result;
 use engrad::adapters::{self, Adapted, Listed, METHODS, Usual};

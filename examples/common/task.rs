@@ -1,4 +1,5 @@
 //! A classification task: labelled rows of tokens.
+//! Read next: `language.rs`, which makes one.
 
 /// A labelled row of tokens.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,4 +1,5 @@
 //! The tokenizer that a published model comes with.
+//! Read next: `answering.rs`, which makes rows of them.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
 //! What the command line says.
+//! Read next: `running.rs`.
 
 use std::path::PathBuf;
 

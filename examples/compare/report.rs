@@ -1,4 +1,5 @@
 //! What a comparison says: a table in Markdown, and pictures of losses and ranks.
+//! Read next: `common/curves.rs`, how pictures are drawn.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,6 +1,7 @@
 //! The file of results: one line of JSON per finished run, appended as the run ends.
 //!
 //! A comparison that was killed goes on with what the file has; a line that was cut off by that is dropped.
+//! Read next: `report.rs`.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;

@@ -1,4 +1,5 @@
 //! One run: a method, a seed, so many steps, and what came of it.
+//! Read next: `results.rs`, where it is kept.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -3,6 +3,7 @@
 //! Two recipes, one for the language that the program makes itself and one for a published encoder on
 //! SST-2. The second is common practice for encoders of MiniLM's size, and its figures can be compared
 //! with a PyTorch and PEFT run of the same numbers.
+//! Read next: `tuning.rs`, which follows it.
 
 use std::fmt;
 use std::path::PathBuf;

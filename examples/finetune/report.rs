@@ -1,4 +1,5 @@
 //! What the job says in the end: a table, and a picture of the loss curves.
+//! Read next: `common/curves.rs`.
 
 use std::path::Path;
 

@@ -3,6 +3,7 @@
 //! A stage leaves a record of how it went, `NAME.json`, and while it is interrupted a checkpoint of its
 //! trainer, `NAME.checkpoint.safetensors`. Batches, dropout masks and rates follow from seed and step,
 //! so a stage that was interrupted ends with the same bits as one that was not.
+//! Read next: `report.rs`.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
 //! Text to token ids with the published model's own tokenizer.
+//! Read next: `tuning.rs`.
 
 use std::path::Path;
 

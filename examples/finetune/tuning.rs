@@ -2,6 +2,7 @@
 //!
 //! Each way starts from a fresh copy of the base with a fresh head. They differ in what is frozen, and
 //! in whether LoRA sits beside the frozen weights; batches, schedule and measure are the same.
+//! Read next: `stage.rs`, the loop and its interruption.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
 //! A small Llama, trained on sentences of a grammar: enough to see that it goes on sensibly.
+//! Read next: `words.rs`.
 
 use engrad::nn::{LanguageModel, Model, Pretrained, Side};
 use engrad::optim::{AdamW, Schedule};

@@ -1,4 +1,5 @@
 //! Text to ids and back, for the kinds of vocabulary that decoders come with.
+//! Read next: `common/tokens.rs`, the first of these kinds.
 
 use std::path::Path;
 

@@ -3,6 +3,7 @@
 //! A row is the record, an end token, the text, and an end token; the loss counts the text and its end only.
 //! Measured while training is that loss on texts not trained on; the best weights then write a text for
 //! each record by beam search, which is compared with all texts that people wrote for it.
+//! Read next: `methods.rs`.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,5 @@
 //! What a run of the tool trains, and its files.
+//! Read next: `common/subject.rs`.
 
 use std::path::Path;
 

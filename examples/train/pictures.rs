@@ -1,4 +1,5 @@
 //! Pictures of a run: loss, measures and ranks over the updates.
+//! Read next: `common/curves.rs`.
 
 use std::collections::BTreeMap;
 

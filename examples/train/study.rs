@@ -11,6 +11,7 @@
 //! data = "DIR"
 //! method = "lora"
 //! ```
+//! Read next: `study.toml`, such a plan.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;

@@ -1,4 +1,5 @@
 //! Understanding: an encoder reads a text, or two, and a head answers with a class or a score.
+//! Read next: `common/answering.rs`, the model and its rows.
 
 use std::collections::BTreeMap;
 

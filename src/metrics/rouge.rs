@@ -2,6 +2,7 @@
 //!
 //! As the E2E and WebNLG evaluations count it: of several references the best precision and the best recall
 //! are taken, and recall weighs more (beta 1.2); the corpus has the mean of its texts.
+//! Read next: `significance.rs`.
 
 use super::same_count;
 use super::words::Tokenization;

@@ -1,4 +1,5 @@
 //! Whether a difference between paired results may be chance.
+//! Read next: `examples/train/report.rs`, which compares runs by it.
 
 use super::same_count;
 

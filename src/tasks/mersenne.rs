@@ -4,6 +4,7 @@
 //! first 10,000 rows of `random.Random(0).shuffle(rows)`. A fair comparison trains on the same rows, so
 //! here is that generator: the Mersenne Twister (Matsumoto and Nishimura 1998, MT19937), seeded with one
 //! word and shuffling as CPython does.
+//! Read next: `understanding.rs`.
 
 const LENGTH: usize = 624;
 const MIDDLE: usize = 397;

@@ -1,6 +1,6 @@
 //! Published tasks: their files, read as they are published, and the measures they are judged by.
 //!
-//! [`Understanding`] has the tasks of GLUE: a text, or two, and an answer. [`Generation`] has those in which
+//! [`Understanding`] has eight tasks of GLUE: a text, or two, and an answer. [`Generation`] has those in which
 //! a record is put into words: E2E, WebNLG and DART. Readers give texts, because tokens belong to a model.
 //! A malformed file is an error that names file, line and column; nothing is skipped or guessed.
 //! Read next: `understanding.rs`, `generation.rs`; `table.rs` reads the rows of both.

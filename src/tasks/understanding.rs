@@ -1,4 +1,5 @@
-//! The tasks of GLUE (Wang et al. 2018, arXiv 1804.07461): read a text, or two, and answer.
+//! The tasks of GLUE (Wang et al. 2018, arXiv 1804.07461) but WNLI, which most papers leave out: read a text, or two,
+//! and answer.
 //!
 //! Each task is published in one or two layouts: GLUE's own `train.tsv` and `dev.tsv`, and the files of its
 //! authors. Which one a directory holds is seen from the names of its files. Where no file for measuring
