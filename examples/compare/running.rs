@@ -22,6 +22,7 @@ use super::results::Run;
 use super::samples::median;
 use super::subject::Subject;
 use super::task::{self, Task};
+use super::tokens;
 
 /// The linear layers that are adapted by methods that have no preference.
 const TARGETS: &str = "*.attention.self.{query,value}";
@@ -69,7 +70,9 @@ impl Subjects {
         let task: Understanding = task.parse()?;
         let mut examples = task.read(data)?;
         examples.train.truncate(settings.rows as usize);
-        let longest = settings.max_length as usize;
+        let model = answering::model(base, task.labels().len(), 0, &settings.device()?)?;
+        let positions = Some(model.encoder.positions());
+        let longest = tokens::longest(settings.max_length as usize, positions, settings.rank.into());
         let [train, dev] = answering::encode(base, longest, [examples.train, examples.dev])?;
         let base = base.clone();
         Ok(Subjects { settings, base, task: Some(task), train, dev })

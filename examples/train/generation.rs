@@ -41,6 +41,8 @@ pub struct Writing {
     config: Value,
     tokenizer: Tokenizer,
     end: u32,
+    /// Tokens of a row at most.
+    longest: usize,
     train: Vec<Row>,
     lengths: Vec<usize>,
     dev: Vec<Row>,
@@ -80,7 +82,9 @@ impl Writing {
             return Err(Error::Format { path: settings.model.join("config.json"), what });
         };
         let tokenizer = tokens::need(&settings.model)?;
+        let asked = settings.max_length.map_or(LONGEST, |length| length as usize);
         let mut writing = Writing {
+            longest: tokens::longest(asked, model.positions(), settings.rank as usize),
             model,
             config,
             tokenizer,
@@ -99,18 +103,12 @@ impl Writing {
         Ok(writing)
     }
 
-    /// The longest row: what the settings say, as far as the model's positions allow.
-    fn longest(&self) -> usize {
-        let asked = self.settings.max_length.map_or(LONGEST, |length| length as usize);
-        asked.min(self.model.positions().unwrap_or(usize::MAX))
-    }
-
     /// A record's tokens, cut where they would leave too little room for a text, and the end token that stands
     /// between it and its text.
     fn prompt(&self, record: &Record) -> Result<Vec<u32>> {
-        let room = (self.settings.new_tokens as usize).min(self.longest() / 2);
+        let room = (self.settings.new_tokens as usize).min(self.longest / 2);
         let mut tokens = encode(&self.tokenizer, &record.prompt)?;
-        tokens.truncate(self.longest() - room - 1);
+        tokens.truncate(self.longest.saturating_sub(room + 1));
         tokens.push(self.end);
         Ok(tokens)
     }
@@ -124,7 +122,7 @@ impl Writing {
                 let mut tokens = prompt.clone();
                 tokens.extend(encode(&self.tokenizer, &format!(" {}", text.trim()))?);
                 tokens.push(self.end);
-                tokens.truncate(self.longest());
+                tokens.truncate(self.longest);
                 rows.push(Row { tokens, target: prompt.len() });
             }
         }
@@ -191,7 +189,7 @@ impl Writing {
         let mut texts = Vec::new();
         for record in &self.records {
             let prompt = self.prompt(record)?;
-            let room = (self.longest() + 1).saturating_sub(prompt.len());
+            let room = (self.longest + 1).saturating_sub(prompt.len());
             let settings =
                 nn::Generation { most: room.min(self.settings.new_tokens as usize), ..settings.clone() };
             let prompts = model.batch(&[prompt], Side::Left)?;

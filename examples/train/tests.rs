@@ -258,6 +258,23 @@ fn a_decoder_learns_to_put_records_into_words() {
 }
 
 #[test]
+fn texts_beyond_the_positions_are_cut_with_every_method() {
+    let encoder = tiny();
+    let row = format!("x\t1\t\t{}\n", "a b c d ".repeat(10));
+    fs::write(encoder.path().join("data/train.tsv"), row.repeat(6)).unwrap();
+    let decoder = tiny_decoder();
+    let rows = format!("mr,ref\nname[{}],Ann is in the north .\n", "Ann Bob ".repeat(20));
+    fs::write(decoder.path().join("data/trainset.csv"), &rows).unwrap();
+    fs::write(decoder.path().join("data/devset.csv"), &rows).unwrap();
+    for method in ["full", "prompt-tuning", "prefix-tuning"] {
+        let more = [&format!("--method={method}"), "--rank=3", "--steps=2", "--max-length=100", "--beams=2"];
+        let more = more.map(|word: &str| word);
+        go(settings(encoder.path(), method, &more));
+        go(settings(decoder.path(), method, &[&more[..], &["--task=e2e"]].concat()));
+    }
+}
+
+#[test]
 fn training_stops_when_measurements_get_no_better() {
     let directory = tiny();
     // A rate at which nothing changes: the first measurement stays the best.

@@ -13,6 +13,7 @@ use super::folder::Folder;
 use super::methods;
 use super::options::Settings;
 use super::progress::Progress;
+use super::tokens;
 use super::training::Work;
 
 /// An encoder, a head, and a task's rows.
@@ -43,10 +44,11 @@ impl Answering {
         train.truncate(settings.rows.map_or(usize::MAX, |rows| rows as usize));
         dev.truncate(settings.dev_rows.map_or(usize::MAX, |rows| rows as usize));
         let pairs = train.iter().any(|example| example.second.is_some());
-        let longest = settings.max_length.unwrap_or(if pairs { 128 } else { 64 }) as usize;
+        let asked = settings.max_length.unwrap_or(if pairs { 128 } else { 64 }) as usize;
+        let model = model(task, settings)?;
+        let longest = tokens::longest(asked, Some(model.encoder.positions()), settings.rank as usize);
         let [train, dev] = answering::encode(&settings.model, longest, [train, dev])?;
         let lengths = train.iter().map(|row| row.tokens.len()).collect();
-        let model = model(task, settings)?;
         Ok(Answering { task, model, train, lengths, dev, settings: settings.clone() })
     }
 }
