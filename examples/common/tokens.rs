@@ -33,13 +33,6 @@ pub fn open(directory: &Path) -> Result<Option<Tokenizer>> {
     Ok(Some(tokenizer))
 }
 
-/// How long rows may be: as `asked`, as far as a model's positions allow. Virtual tokens, where a method has them,
-/// take up to `rank` of these; that room is left with every method, so that all see the same rows.
-#[allow(dead_code, reason = "not every program trains on rows of its own length")]
-pub fn longest(asked: usize, positions: Option<usize>, rank: usize) -> usize {
-    positions.map_or(asked, |positions| asked.min(positions.saturating_sub(rank).max(positions / 2)))
-}
-
 /// The same, where there must be one.
 ///
 /// **Errors** when there is none, or it is malformed.
@@ -62,4 +55,11 @@ pub fn cutting(directory: &Path, longest: usize) -> Result<Tokenizer> {
     let set = tokenizer.with_truncation(Some(truncation)).map(drop);
     set.map_err(|error| Error::Format { path: directory.into(), what: error.to_string() })?;
     Ok(tokenizer)
+}
+
+/// How long rows may be: as `asked`, as far as a model's positions allow. Virtual tokens, where a method has them,
+/// take up to `rank` of these; that room is left with every method, so that all see the same rows.
+#[allow(dead_code, reason = "not every program trains on rows of its own length")]
+pub fn longest(asked: usize, positions: Option<usize>, rank: usize) -> usize {
+    positions.map_or(asked, |positions| asked.min(positions.saturating_sub(rank).max(positions / 2)))
 }

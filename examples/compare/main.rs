@@ -21,6 +21,8 @@ mod ending;
 mod flags;
 #[path = "../common/language.rs"]
 mod language;
+#[path = "../common/lock.rs"]
+mod lock;
 #[path = "../common/numbers.rs"]
 mod numbers;
 mod options;

@@ -4,7 +4,7 @@
 //! Read next: `report.rs`.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,7 @@ use engrad::nn::files::write_whole;
 use engrad::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+use super::lock;
 use super::numbers;
 use super::options::Settings;
 
@@ -38,13 +39,16 @@ pub struct Run {
 /// The runs that are there, and where the next ones go.
 pub struct Results {
     path: PathBuf,
+    /// Keeps other processes out.
+    _lock: File,
     pub runs: Vec<Run>,
 }
 
 impl Results {
     /// Opens or begins a comparison in a directory.
     ///
-    /// **Errors** when the directory holds a comparison of other settings, or cannot be used.
+    /// **Errors** when the directory holds a comparison of other settings, another process is at work there, or it
+    /// cannot be used.
     pub fn open(directory: &Path, settings: &Settings) -> Result<Results> {
         let io = |path: &Path| {
             let path = path.to_path_buf();
@@ -65,6 +69,7 @@ impl Results {
                 .map_err(|error| Error::Format { path: kept.clone(), what: error.to_string() })?;
             write_whole(&kept, text.as_bytes())?;
         }
+        let lock = lock::hold(&kept)?;
         let path = directory.join("results.jsonl");
         let mut runs = Vec::new();
         if path.exists() {
@@ -80,7 +85,7 @@ impl Results {
                 write_whole(&path, &text.as_bytes()[..whole])?;
             }
         }
-        Ok(Results { path, runs })
+        Ok(Results { path, _lock: lock, runs })
     }
 
     pub fn has(&self, method: &str, seed: u64) -> bool {

@@ -58,6 +58,10 @@ fn a_comparison_that_was_cut_off_goes_on_and_ends_the_same() {
     for (a, b) in before.iter().zip(&after) {
         assert_eq!((&a.method, a.seed, &a.losses, &a.measures), (&b.method, b.seed, &b.losses, &b.measures));
     }
+    let working = Results::open(folder.path(), &options(folder.path(), &asked).settings).unwrap();
+    let error = run(&options(folder.path(), &asked)).unwrap_err().to_string();
+    assert!(error.contains("another process is at work"), "{error}");
+    drop(working);
     let error = run(&options(folder.path(), &["--rate", "0.5"])).unwrap_err().to_string();
     assert!(error.contains("other settings"), "{error}");
 }

@@ -24,6 +24,7 @@ use engrad::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::lock;
 use super::numbers;
 use super::options::Settings;
 
@@ -86,7 +87,7 @@ pub struct Folder {
     path: PathBuf,
     lines: Vec<Line>,
     log: Option<File>,
-    /// Held while a process is at work here; the system gives it back however the process ends.
+    /// Held while a process is at work here.
     lock: Option<File>,
 }
 
@@ -164,15 +165,7 @@ impl Folder {
     ///
     /// **Errors** when another one is at work here.
     pub fn lock(&mut self) -> Result<()> {
-        let path = self.file(SETTINGS);
-        let file = File::open(&path).map_err(|source| Error::Io { path, source })?;
-        if file.try_lock().is_err() {
-            let path = self.path.display();
-            return Err(Error::Config(format!(
-                "another process is at work in {path}; wait for it, or stop it"
-            )));
-        }
-        self.lock = Some(file);
+        self.lock = Some(lock::hold(&self.file(SETTINGS))?);
         Ok(())
     }
 

@@ -20,6 +20,8 @@ mod folder;
 mod generation;
 #[path = "../common/interruption.rs"]
 mod interruption;
+#[path = "../common/lock.rs"]
+mod lock;
 mod methods;
 #[path = "../common/numbers.rs"]
 mod numbers;
