@@ -272,8 +272,10 @@ fn lines_stay_short_enough_to_stand_beside_another_file() {
 
 #[test]
 fn every_file_opens_by_saying_what_it_is_for() {
-    for source in sources() {
-        assert!(source.text.starts_with("//! "), "src/{} does not", source.path);
+    for folder in ["src", "tests", "examples", "benches"] {
+        for source in sources_in(folder) {
+            assert!(source.text.starts_with("//! "), "{folder}/{} does not", source.path);
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{Checks, EXACT, base, meaningful, outputs, saved, scratch};
 use crate::stored::{Stored, summarised};
 
-/// What the issue asks of a float32 device.
+/// How far a device that computes in f32 may be off.
 const ALLOWED: f64 = 2e-5;
 
 pub fn check(root: &Path, folder: &Path, device: &Device, checks: &mut Checks) {
