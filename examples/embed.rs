@@ -8,6 +8,7 @@
 //! cargo run --release --example embed -- "a quiet evening at home"
 //! cargo run --release --example embed -- --model DIR --file lines.txt "how do I cook rice?"
 //! ```
+//! Read next: `generate/main.rs`, a model that answers in words.
 
 #[path = "common/device.rs"]
 mod device;

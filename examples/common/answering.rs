@@ -131,20 +131,10 @@ fn highest(scores: &[f32]) -> usize {
 /// Texts as the model's tokenizer cuts them; pairs that are too long lose the end of their longer text.
 ///
 /// **Errors** when the tokenizer is missing, malformed, or refuses a text.
-pub fn encode<const N: usize>(
-    directory: &Path,
-    longest: usize,
-    parts: [Vec<Example>; N],
-) -> Result<[Vec<Row>; N]> {
+pub fn encode(directory: &Path, longest: usize, parts: [Vec<Example>; 2]) -> Result<[Vec<Row>; 2]> {
     let tokenizer = tokens::cutting(directory, longest)?;
-    let mut failed = None;
-    let rows = parts.map(|examples| {
-        rows(&tokenizer, examples).unwrap_or_else(|error| {
-            failed = Some(error);
-            Vec::new()
-        })
-    });
-    failed.map_or(Ok(rows), Err)
+    let [train, dev] = parts.map(|examples| rows(&tokenizer, examples));
+    Ok([train?, dev?])
 }
 
 fn rows(tokenizer: &Tokenizer, examples: Vec<Example>) -> Result<Vec<Row>> {

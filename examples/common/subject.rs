@@ -3,7 +3,7 @@
 
 use engrad::Result;
 use engrad::adapters::{self, Adapted, Listed, METHODS, Usual};
-use engrad::nn::{Module, Pattern, freeze, named_params};
+use engrad::nn::{Module, freeze, named_params, unfreeze};
 use engrad::train::{Group, Trainable};
 
 /// Every way: the two baselines first.
@@ -34,11 +34,8 @@ impl<'a> Subject<'a> {
             "full" => Ok(Subject::Whole(model)),
             "head" => {
                 freeze(model, "*")?;
-                let patterns: Vec<Pattern> = beside.iter().map(|pattern| Pattern::new(pattern)).collect();
-                for (path, param) in named_params(model) {
-                    if patterns.iter().any(|pattern| pattern.matches(&path)) {
-                        param.unfreeze();
-                    }
+                for pattern in beside {
+                    unfreeze(model, pattern)?;
                 }
                 Ok(Subject::Whole(model))
             }

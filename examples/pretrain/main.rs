@@ -8,6 +8,7 @@
 //! The vocabulary, byte-level pairs, is learned from the text first. The last tenth of the text is not
 //! trained on, but measured. Started again with the same settings, it goes on from its last checkpoint; with others
 //! it begins anew, in place of what was there.
+//! Read next: `train/main.rs`.
 
 #[path = "../common/curves.rs"]
 mod curves;
