@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use common::larger;
 use engrad::adapters::{self, Lora};
 use engrad::nn::{Classifier, Encoder, EncoderConfig, TokenBatch, files, named_params};
 use engrad::optim::{AdamW, Schedule};
@@ -275,7 +276,7 @@ fn gradient_deviation(stored: &Stored, name: &str, found: &[f64], width: usize) 
 }
 
 fn largest(values: impl Iterator<Item = f64>) -> f64 {
-    values.fold(0.0, |worst: f64, x| if x > worst || x.is_nan() { x } else { worst })
+    values.fold(0.0, larger)
 }
 
 fn curves(subject: &Subject, device: &Device, report: &mut Report) {
@@ -342,9 +343,8 @@ fn follow(
         let batch = batch_of(stored, Some(step), &model.encoder);
         let labels = stored.labels("labels", Some(step), model.head.outputs());
         let done = trainer.step(|| model.forward(&batch).cross_entropy(&labels)).expect("a finite step");
-        loss_off = largest([loss_off, (done.loss - losses[step]).abs()].into_iter());
-        norm_off =
-            largest([norm_off, (done.norm.expect("clipped") - norms[step]).abs() / norms[step]].into_iter());
+        loss_off = larger(loss_off, (done.loss - losses[step]).abs());
+        norm_off = larger(norm_off, (done.norm.expect("clipped") - norms[step]).abs() / norms[step]);
     }
     let allowed = tolerance(subject, device);
     report.check(

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use common::larger;
 use engrad::adapters::{self, AdaLora, Adapted};
 use engrad::nn::{
     Cache, CausalLm, Classifier, Encoder, LanguageModel, Model, Module, Pretrained, Sequences, Side,
@@ -84,7 +85,7 @@ fn allocation(root: &Path, path: &Path, device: &Device) -> bool {
         let batch = model.batch(&texts, Side::Right).expect("it fits");
         let done = trainer.step(|| model.loss(&batch)).expect("a finite step");
         let expected = log["loss"].as_f64().expect("a number");
-        loss_off = loss_off.max((done.loss - expected).abs());
+        loss_off = larger(loss_off, (done.loss - expected).abs());
         for (name, param) in trainer.subject.trainable() {
             let (found, step) = (param.value().to_f64(), &log["step"]);
             let alive = found.iter().filter(|value| **value != 0.0).count();
@@ -92,7 +93,7 @@ fn allocation(root: &Path, path: &Path, device: &Device) -> bool {
             // Of the singular values the file holds the last state only, under each step's name.
             let key = format!("step{step}.{name}");
             if stored.has(&key) && (!name.ends_with("lora_E") || *step == 60) {
-                value_off = value_off.max(deviation(&found, &stored.values(&key), 0.0));
+                value_off = larger(value_off, deviation(&found, &stored.values(&key), 0.0));
             }
         }
     }
@@ -289,7 +290,7 @@ impl Folder<'_> {
     }
 
     fn off(&mut self, kind: usize, what: &str, off: f64) {
-        self.worst[kind] = if off.is_nan() { off } else { self.worst[kind].max(off) };
+        self.worst[kind] = larger(self.worst[kind], off);
         self.that(off <= self.allowed[kind], &format!("{what}: off by {off:.1e}"));
     }
 

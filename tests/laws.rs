@@ -7,7 +7,7 @@ mod law;
 mod tiny;
 
 use common::{on_every_device, test_on};
-use engrad::Device;
+use engrad::{Device, Tensor};
 use serde_json::Value;
 
 /// Laws of whole budgets, which `src/adapters/triadaptlora/growth_tests.rs` runs from `vectors.json`.
@@ -26,6 +26,13 @@ fn laws() -> Vec<(String, f64)> {
     let mut laws: Vec<(String, f64)> = all["laws"].as_array().unwrap().iter().map(row).collect();
     laws.retain(|(name, _)| !ELSEWHERE.contains(&name.as_str()));
     laws
+}
+
+#[test]
+fn what_is_not_a_number_keeps_no_law() {
+    let [nan, one] = [f64::NAN, 1.0].map(|x| Tensor::full(x, [2], &Device::Reference));
+    assert!(law::off(&nan, &one).is_nan() && law::off(&(&nan * &one), &nan).is_nan());
+    assert!(law::largest(&[1.0, f64::NAN, 2.0]).is_nan() && law::largest(&[1.0, -2.0]) == 2.0);
 }
 
 on_every_device! {

@@ -108,6 +108,11 @@ pub fn largest(values: &[f64]) -> f64 {
     values.iter().filter(|x| x.is_finite()).fold(0.0, |largest, x| largest.max(x.abs()))
 }
 
+/// The larger of two magnitudes. What is not a number is the largest of all; `f64::max` would lose it.
+pub fn larger(a: f64, b: f64) -> f64 {
+    if a.is_nan() || a > b { a } else { b }
+}
+
 /// Whether `found` is `expected` with differences of at most `distance`; NaN equals NaN.
 pub fn compare(found: &[f64], expected: &[f64], distance: f64) -> Result<(), String> {
     if found.len() != expected.len() {

@@ -8,7 +8,7 @@ use engrad::{Device, Tensor};
 use serde_json::{Value, json};
 
 use super::{Law, after_update, nothing, off, param, scatter, update};
-use crate::common::random;
+use crate::common::{larger, random};
 use crate::tiny::Chain;
 
 const INPUTS: usize = 6;
@@ -76,7 +76,7 @@ fn importance_is_of_the_product(device: &Device) -> f64 {
     };
     let expected =
         [importance(&change, &of_change), importance(&(&change * (1.0 / scale)), &(&of_change * scale))];
-    expected.iter().fold(0.0, |worst: f64, expected| worst.max((found - expected).abs() / expected))
+    expected.iter().fold(0.0, |worst, expected| larger(worst, (found - expected).abs() / expected))
 }
 
 fn growth_rescales(device: &Device) -> f64 {

@@ -13,7 +13,7 @@ use engrad::adapters::{Adapted, Update};
 use engrad::nn::{Param, files};
 use engrad::{Device, Gradients, Tensor};
 
-use crate::common::random;
+use crate::common::{larger, random};
 use crate::tiny::Chain;
 
 /// How far a device is from keeping a law.
@@ -34,7 +34,7 @@ pub fn truth(holds: bool) -> f64 {
 
 /// The largest magnitude.
 pub fn largest(values: &[f64]) -> f64 {
-    values.iter().fold(0.0, |largest, x| largest.max(x.abs()))
+    values.iter().fold(0.0, |largest, x| larger(largest, x.abs()))
 }
 
 /// The largest difference relative to the largest magnitude.
@@ -80,7 +80,7 @@ pub fn gradients(tuned: &Adapted, loss: Tensor) -> BTreeMap<String, Tensor> {
 /// The largest gradient of the parameters whose path contains one of the texts.
 pub fn largest_gradient(gradients: &BTreeMap<String, Tensor>, texts: &[&str]) -> f64 {
     let chosen = gradients.iter().filter(|(path, _)| texts.iter().any(|text| path.contains(text)));
-    chosen.fold(0.0, |worst: f64, (_, gradient)| worst.max(largest(&gradient.to_f64())))
+    chosen.fold(0.0, |worst, (_, gradient)| larger(worst, largest(&gradient.to_f64())))
 }
 
 /// A layer whose weights are 0, so that its adapter is all that it does: the update's transpose.

@@ -11,7 +11,7 @@ use engrad::{Device, Reduction, Tensor};
 use super::{
     Law, gradients, identity, largest, largest_gradient, merging, nothing, off, param, scatter, truth, update,
 };
-use crate::common::random;
+use crate::common::{larger, random};
 use crate::tiny::Chain;
 
 const INPUTS: usize = 6;
@@ -137,7 +137,7 @@ fn gradients_are_the_formulas(structure: Structure, device: &Device) -> f64 {
         ("only.mtlora_C", of_c),
         ("only.mtlora_D", of_d),
     ]);
-    found.iter().fold(0.0, |worst: f64, (path, found)| worst.max(off(found, &expected[path.as_str()])))
+    found.iter().fold(0.0, |worst, (path, found)| larger(worst, off(found, &expected[path.as_str()])))
 }
 
 /// The rank of a matrix, by elimination with the largest pivot that is left.
@@ -248,7 +248,7 @@ fn frozen_runs(structure: Structure, device: &Device) -> [f64; 2] {
     let (expected, others) = regression(tuned, &model, device);
     assert!(expected[19] < expected[0]);
     let apart: Vec<f64> = losses.iter().zip(&expected).map(|(a, b)| a - b).collect();
-    [largest(&apart), off(&ends[0], &others[0]).max(off(&ends[1], &others[1]))]
+    [largest(&apart), larger(off(&ends[0], &others[0]), off(&ends[1], &others[1]))]
 }
 
 fn icfm_is_symmetric(device: &Device) -> f64 {
@@ -264,7 +264,7 @@ fn icfm_is_never_negative(device: &Device) -> f64 {
         let rows = at.iter().map(|i| at.iter().map(|j| t[i * RANK + j]).collect::<Vec<_>>());
         determinant(&rows.collect::<Vec<_>>().concat(), at.len())
     });
-    minors.fold(0.0, |worst: f64, minor| worst.max(-minor))
+    minors.fold(0.0, |worst, minor| larger(worst, -minor))
 }
 
 /// By the first row.

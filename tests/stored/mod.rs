@@ -10,6 +10,8 @@ use std::path::Path;
 use engrad::{Device, Ids, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
+use crate::common::larger;
+
 /// The tensors of one file by name, and what the JSON beside it says.
 pub struct Stored {
     tensors: BTreeMap<String, (Vec<usize>, Vec<f64>)>,
@@ -148,8 +150,7 @@ pub fn deviation(found: &[f64], expected: &[f64], scale: f64) -> f64 {
     assert_eq!(found.len(), expected.len(), "as many values as expected");
     let largest = expected.iter().fold(scale, |largest, x| largest.max(x.abs()));
     let differences = found.iter().zip(expected).map(|(found, expected)| (found - expected).abs());
-    // NaN is not lost, as it would be by f64::max.
-    let worst = differences.fold(0.0, |worst: f64, d| if d > worst || d.is_nan() { d } else { worst });
+    let worst = differences.fold(0.0, larger);
     if worst == 0.0 { 0.0 } else { worst / largest }
 }
 
@@ -160,8 +161,7 @@ pub fn summarised(stored: &Stored, key: &str, found: &[f64], width: usize) -> f6
     let mut compared = 0;
     let mut compare = |what: &str, found: &[f64], scale: f64| {
         compared += 1;
-        let off = deviation(found, &stored.values(&part(what)), scale);
-        worst = if off.is_nan() { off } else { worst.max(off) };
+        worst = larger(worst, deviation(found, &stored.values(&part(what)), scale));
     };
     // Before a layer norm the gradient sums to zero over the width: such sums are rounding alone, and
     // are measured against the largest element that enters them.
@@ -187,7 +187,7 @@ pub fn summarised(stored: &Stored, key: &str, found: &[f64], width: usize) -> f6
     if stored.has(&part("first_rows")) {
         let count = stored.values(&part("first_rows")).len();
         compare("first_rows", &found[..count], 0.0);
-        let rest = found[count..].iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+        let rest = found[count..].iter().fold(0.0, |rest, x| larger(rest, x.abs()));
         assert_eq!(rest, 0.0, "{key}: no gradient reaches positions that no sentence has");
     }
     if stored.has(&part("rows")) {
