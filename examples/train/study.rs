@@ -6,10 +6,10 @@
 //! hold-out = 500            # how many
 //! [common]                  # settings of all runs, by the names of the flags
 //! model = "DIR"
-//! [[runs]]                  # settings of some, which win
+//! [[runs]]                  # settings of some, which win; with a list of methods a run of each
 //! task = "mrpc"
 //! data = "DIR"
-//! method = "lora"
+//! method = ["lora", "dora"]
 //! ```
 //! Read next: `study.toml`, such a plan.
 
@@ -63,7 +63,7 @@ pub fn run(plan: &Path, out: &Path, stop: &AtomicBool) -> std::result::Result<()
 /// The settings of each run, and the name of its directories.
 ///
 /// **Errors** when settings cannot be used, or two runs would share a directory.
-fn named(plan: &Path, runs: &[Table]) -> Result<Vec<(String, Settings)>> {
+pub fn named(plan: &Path, runs: &[Table]) -> Result<Vec<(String, Settings)>> {
     let mut all: Vec<(String, Settings)> = Vec::new();
     for table in runs {
         let settings = options::settings(plan, table)?;
@@ -94,20 +94,27 @@ fn finished(settings: &Settings, stop: &AtomicBool) -> std::result::Result<Outco
     resume(out, stop)
 }
 
+/// A run of each method that a table names.
+fn of_each_method(run: &Table) -> Vec<Table> {
+    let Some(Value::Array(methods)) = run.get("method") else { return vec![run.clone()] };
+    let with = |method: &Value| Table::from_iter(run.clone().into_iter().chain([("method".into(), method.clone())]));
+    methods.iter().map(with).collect()
+}
+
 /// What a plan says.
-struct Study {
+pub struct Study {
     seeds: Vec<u64>,
     rates: Vec<f64>,
     hold_out: u32,
     /// The settings of each run, the common ones among them.
-    runs: Vec<Table>,
+    pub runs: Vec<Table>,
 }
 
 impl Study {
     /// Reads a plan.
     ///
     /// **Errors** when it cannot be read, names what no plan has, or gives a value that cannot be used.
-    fn read(path: &Path) -> Result<Study> {
+    pub fn read(path: &Path) -> Result<Study> {
         let table = options::table(path)?;
         let malformed = |what: String| Error::Format { path: path.into(), what };
         for key in table.keys() {
@@ -134,6 +141,7 @@ impl Study {
             runs.iter().map(with_common).collect()
         });
         let runs = runs.ok_or_else(|| malformed("expected [[runs]], each with settings".into()))?;
+        let runs = runs.iter().flat_map(of_each_method).collect();
         let seeds = numbers("seeds")?;
         if let Some(seed) = seeds.iter().find(|seed| **seed < 0.0 || seed.fract() != 0.0) {
             return Err(malformed(format!("seeds holds {seed}, expected whole numbers from 0")));

@@ -425,13 +425,22 @@ fn a_report_has_means_deviations_and_the_chance_of_a_difference() {
 }
 
 #[test]
+fn the_plans_beside_this_file_can_be_read() {
+    for (plan, runs) in [("study.toml", 5 * 8), ("study_generation.toml", 8)] {
+        let plan = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/train").join(plan);
+        let named = study::named(&plan, &study::Study::read(&plan).unwrap().runs).unwrap();
+        assert_eq!(named.len(), runs, "{plan:?}");
+    }
+}
+
+#[test]
 fn a_study_goes_on_where_it_was_left() {
     let directory = tiny();
     let path = directory.path();
     let plan = path.join("plan.toml");
     let text = format!(
         "seeds = [0, 1]\nrates = [1e-3, 1e-2]\nhold-out = 20\n[common]\nmodel = {:?}\ndata = {:?}\ntask = \"cola\"\n\
-         steps = 3\n[[runs]]\nmethod = \"lora\"\n[[runs]]\nmethod = \"head\"\n",
+         steps = 3\n[[runs]]\nmethod = [\"lora\", \"head\"]\n",
         path.join("model"),
         path.join("data")
     );
