@@ -48,7 +48,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ending::exit_code;
-use engrad::Result;
+use engrad::{Error, Result};
 use options::Options;
 use results::Results;
 use running::Subjects;
@@ -68,7 +68,14 @@ fn run(options: &Options) -> Result<String> {
         let subjects = Subjects::read(options)?;
         for (at, (seed, method)) in missing.iter().enumerate() {
             println!("{} of {}: {method}, seed {seed}", at + 1, missing.len());
-            let run = subjects.run(method, *seed)?;
+            let run = match subjects.run(method, *seed) {
+                // The others can be compared all the same; the table says of how many seeds.
+                Err(Error::NotFinite(what)) => {
+                    println!("  left out: {what}");
+                    continue;
+                }
+                run => run?,
+            };
             let shown: Vec<String> =
                 run.measures.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
             println!("  {}", shown.join("  "));

@@ -53,7 +53,7 @@ fn ranks(runs: &[&Run]) -> String {
     }
 }
 
-/// Writes `table.md`, `loss.svg`, and `ranks.svg` if any ranks changed.
+/// Writes `table.md`, `loss.svg` if anything was trained, and `ranks.svg` if any ranks changed.
 ///
 /// **Errors** when a file cannot be written.
 pub fn write(directory: &Path, methods: &[&str], runs: &[Run], table: &str) -> Result<()> {
@@ -61,10 +61,7 @@ pub fn write(directory: &Path, methods: &[&str], runs: &[Run], table: &str) -> R
     let losses = curves(methods, runs, |run| (1..).map(f64::from).zip(smooth(&run.losses)).collect());
     draw(&directory.join("loss.svg"), "Loss, mean over seeds", "loss", &losses)?;
     let ranks = curves(methods, runs, growth);
-    match ranks.is_empty() {
-        true => Ok(()),
-        false => draw(&directory.join("ranks.svg"), "Mean rank of a layer, mean over seeds", "rank", &ranks),
-    }
+    draw(&directory.join("ranks.svg"), "Mean rank of a layer, mean over seeds", "rank", &ranks)
 }
 
 /// The mean rank after each step; nothing where ranks do not change.
@@ -100,5 +97,5 @@ fn curves(methods: &[&str], runs: &[Run], points: impl Fn(&Run) -> Vec<(f64, f64
 fn draw(path: &Path, title: &str, axis: &str, curves: &[Curve]) -> Result<()> {
     let panels: Vec<(&str, &str, &[Curve])> =
         curves.chunks(TOGETHER).map(|together| (title, axis, together)).collect();
-    curves::write(path, "step", &panels)
+    if panels.is_empty() { Ok(()) } else { curves::write(path, "step", &panels) }
 }

@@ -67,6 +67,14 @@ fn a_comparison_that_was_cut_off_goes_on_and_ends_the_same() {
 }
 
 #[test]
+fn a_run_that_diverges_is_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = ["--methods", "full,lora", "--seeds", "1", "--rate", "1e30"];
+    let table = run(&options(folder.path(), &asked)).unwrap();
+    assert!(table.contains("| full | 1 |") && !table.contains("lora"), "{table}");
+}
+
+#[test]
 fn a_measure_without_a_value_is_kept_as_such() {
     let folder = tempfile::tempdir().unwrap();
     let options = options(folder.path(), &[]);

@@ -37,17 +37,10 @@ pub fn run(plan: &Path, out: &Path, stop: &AtomicBool) -> std::result::Result<()
     settings.first().map_or(Ok(()), |(_, first)| threads(first))?;
     let mut done = Vec::new();
     for (name, settings) in &settings {
-        let mut rate = settings.rate;
-        let mut best = f64::NEG_INFINITY;
-        for &candidate in &study.rates {
-            let out = out.join(CHOOSING).join(format!("{name}-{candidate}"));
-            let held_out = Some(study.hold_out);
-            let trial = Settings { rate: candidate, seed: 0, hold_out: held_out, out, ..settings.clone() };
-            let score = finished(&trial, stop)?.score;
-            if score > best {
-                (rate, best) = (candidate, score);
-            }
-        }
+        let rate = match study.rates.is_empty() {
+            true => settings.rate,
+            false => chosen(&study, name, settings, out, stop)?,
+        };
         for &seed in &study.seeds {
             let out = out.join("runs").join(format!("{name}-{seed}"));
             let settings = Settings { rate, seed, out, ..settings.clone() };
@@ -58,6 +51,37 @@ pub fn run(plan: &Path, out: &Path, stop: &AtomicBool) -> std::result::Result<()
     write_whole(out.join("report.md"), text.as_bytes())?;
     println!("{text}");
     Ok(())
+}
+
+/// The rate that has the best score on rows that are held out.
+///
+/// **Errors** when a trial fails, or none has a score.
+fn chosen(
+    study: &Study,
+    name: &str,
+    settings: &Settings,
+    out: &Path,
+    stop: &AtomicBool,
+) -> std::result::Result<f64, Ended> {
+    let mut best: Option<(f64, f64)> = None;
+    for &rate in &study.rates {
+        let out = out.join(CHOOSING).join(format!("{name}-{rate}"));
+        let trial = Settings { rate, seed: 0, hold_out: Some(study.hold_out), out, ..settings.clone() };
+        let score = match finished(&trial, stop) {
+            // A rate at which training diverges is none to choose.
+            Err(Ended::Failed(error @ Error::NotFinite(_))) => {
+                eprintln!("{error}");
+                f64::NAN
+            }
+            outcome => outcome?.score,
+        };
+        if !score.is_nan() && best.is_none_or(|(_, highest)| score > highest) {
+            best = Some((rate, score));
+        }
+    }
+    let rates = &study.rates;
+    best.map(|(rate, _)| rate)
+        .ok_or_else(|| Error::Config(format!("{name}: none of the rates {rates:?} has a score")).into())
 }
 
 /// The settings of each run, and the name of its directories.

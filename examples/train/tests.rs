@@ -425,6 +425,27 @@ fn a_report_has_means_deviations_and_the_chance_of_a_difference() {
 }
 
 #[test]
+fn a_rate_at_which_training_diverges_is_none_to_choose() {
+    let directory = tiny();
+    let path = directory.path();
+    let text = format!(
+        "rates = [1e30, 1e-3]\nhold-out = 20\n[common]\nmodel = {:?}\ndata = {:?}\ntask = \"cola\"\n\
+         steps = 3\n[[runs]]\nmethod = \"lora\"\n",
+        path.join("model"),
+        path.join("data")
+    );
+    let (plan, never) = (path.join("plan.toml"), AtomicBool::new(false));
+    fs::write(&plan, &text).unwrap();
+    study::run(&plan, &path.join("study"), &never).unwrap();
+    let report = fs::read_to_string(path.join("study/report.md")).unwrap();
+    assert!(report.contains("| cola | lora | 8 | 0.001 |"), "{report}");
+    fs::write(&plan, text.replace(", 1e-3", "")).unwrap();
+    let outcome = study::run(&plan, &path.join("study"), &never);
+    let Err(Ended::Failed(error)) = outcome else { panic!("{outcome:?}") };
+    assert!(error.to_string().contains("none of the rates [1e30] has a score"), "{error}");
+}
+
+#[test]
 fn the_plans_beside_this_file_can_be_read() {
     for (plan, runs) in [("study.toml", 5 * 8), ("study_generation.toml", 8)] {
         let plan = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/train").join(plan);
