@@ -331,6 +331,7 @@ fn a_configuration_that_cannot_be_built_is_an_error() {
         ("num_hidden_layers", json!(u64::MAX), "num_hidden_layers is 18446744073709551615"),
         ("num_hidden_layers", json!(5000), "num_hidden_layers is 5000"),
         ("model_type", json!("gpt2"), "model_type \"gpt2\" is not implemented; expected \"bert\""),
+        ("model_type", json!("roberta"), "expected a BERT"),
         ("position_embedding_type", json!("relative_key"), "relative_key"),
         ("is_decoder", json!(true), "is_decoder true is not implemented"),
         ("layer_norm_eps", json!(-1.0), "layer_norm_eps is -1"),

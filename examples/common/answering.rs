@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use engrad::nn::{Classifier, Model, Pretrained, TokenBatch};
+use engrad::nn::{Classifier, Encoder, Param, TokenBatch, named_params};
 use engrad::tasks::{Example, Understanding};
 use engrad::{Device, Error, Ids, Reduction, Result, Rng, Tensor, inference};
 use tokenizers::{EncodeInput, Tokenizer};
@@ -36,20 +36,19 @@ enum Labels {
     Scores(Tensor),
 }
 
-/// A published encoder with a fresh head for so many classes, or for a score if there is none.
+/// A published encoder with a fresh head for so many classes, or for a score if there is none. A head that the
+/// directory has, such as that of a masked language model, is left aside.
 ///
-/// **Errors** when the directory holds no encoder.
+/// **Errors** when the directory holds no encoder, or one whose pooler is missing.
 pub fn model(directory: &Path, classes: usize, seed: u64, device: &Device) -> Result<Classifier> {
-    let encoder = match Pretrained::from_directory(directory, device)?.model {
-        Model::Encoder(encoder) => encoder,
-        Model::Classifier(model) => model.encoder,
-        Model::MaskedLm(model) => model.encoder,
-        _ => {
-            let what = "the task needs an encoder such as BERT or RoBERTa, and this is none".into();
-            return Err(Error::Format { path: directory.join("config.json"), what });
-        }
-    };
-    Ok(Classifier::new(encoder, classes.max(1), &mut Rng::derived(seed, 4 << 40)))
+    let encoder = Encoder::from_directory(directory, device)?;
+    let model = Classifier::new(encoder, classes.max(1), &mut Rng::derived(seed, 4 << 40));
+    let pooler = |(path, _): &(String, Param)| path.contains(".pooler.");
+    if model.dense.is_none() && !named_params(&model).iter().any(pooler) {
+        let what = "expected an encoder with a pooler, which the head reads, and it has none".into();
+        return Err(Error::Format { path: directory.into(), what });
+    }
+    Ok(model)
 }
 
 /// Patterns of what is new or stands last in such a model, and is trained beside adapters.

@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use engrad::nn::{Encoder, EncoderConfig, Pretrained};
-use engrad::{Device, Rng};
+use engrad::nn::{Encoder, EncoderConfig, Pretrained, files};
+use engrad::{Device, Rng, Tensor};
 
 use super::folder::Line;
 use super::report::{Run, table};
@@ -258,6 +258,23 @@ fn a_decoder_learns_to_put_records_into_words() {
 }
 
 #[test]
+fn a_masked_language_model_is_a_base_too_if_it_has_a_pooler() {
+    let directory = tiny();
+    let file = directory.path().join("model/model.safetensors");
+    // As BERT itself is published.
+    let tensors = files::read(&file, &Device::Cpu).unwrap().tensors;
+    let mut tensors: BTreeMap<String, Tensor> =
+        tensors.into_iter().map(|(name, tensor)| (format!("bert.{name}"), tensor)).collect();
+    tensors.insert("cls.predictions.bias".into(), Tensor::zeros([9], &Device::Cpu));
+    files::write(&file, &tensors, Default::default()).unwrap();
+    go(settings(directory.path(), "run", &["--steps=2"]));
+    tensors.retain(|name, _| !name.contains("pooler"));
+    files::write(&file, &tensors, Default::default()).unwrap();
+    let outcome = fresh(settings(directory.path(), "other", &["--steps=2"]), &AtomicBool::new(false));
+    assert!(matches!(outcome, Err(Ended::Failed(error)) if error.to_string().contains("with a pooler")));
+}
+
+#[test]
 fn texts_beyond_the_positions_are_cut_with_every_method() {
     let encoder = tiny();
     let row = format!("x\t1\t\t{}\n", "a b c d ".repeat(10));
@@ -371,7 +388,7 @@ fn what_a_run_cannot_use_is_an_error_that_says_so() {
     let decoder = ["--model", records.path().join("model").to_str().unwrap()].map(String::from);
     assert!(
         failed(settings(path, "decoder", &decoder.each_ref().map(String::as_str)))
-            .contains("needs an encoder")
+            .contains("expected \"bert\" or \"roberta\"")
     );
     fs::write(path.join("data/train.tsv"), "x\t1\t\ta\nx\t7\t\tb\n").unwrap();
     assert!(with(|_| ()).contains("train.tsv, line 2, column 2: found \"7\""));

@@ -80,14 +80,18 @@ impl Default for EncoderConfig {
 }
 
 impl EncoderConfig {
-    /// Reads `config.json` of a model directory.
+    /// Reads `config.json` of a BERT's directory.
     ///
     /// **Errors** when the file is missing or malformed, describes another kind of model, or
     /// contradicts itself.
     pub fn read(directory: impl AsRef<Path>) -> Result<EncoderConfig> {
         let path = directory.as_ref().join("config.json");
-        let parsed = EncoderConfig::parse(&read_json(&path)?);
-        parsed.map(|(_, config)| config).map_err(|error| Error::format(&path, error.to_string()))
+        match EncoderConfig::parse(&read_json(&path)?) {
+            Ok((Family::Bert, config)) => Ok(config),
+            // Its positions are counted otherwise, of which these numbers say nothing.
+            Ok(_) => Err(Error::format(path, "expected a BERT; Encoder::from_directory reads a RoBERTa, too")),
+            Err(error) => Err(Error::format(&path, error.to_string())),
+        }
     }
 
     /// Which family a `config.json` describes, and its numbers.
