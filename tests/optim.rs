@@ -176,6 +176,7 @@ fn compare<T: Trainable, O: Optimizer>(
         None => trainer,
     };
     let (x, y) = (stored.tensor("X", device), stored.tensor("Y", device));
+    let mut compared = 0;
     for step in 0..20 {
         let done = trainer.step(|| network.loss(&x, &y)).expect("a finite step");
         assert!((done.loss - losses[step]).abs() <= allowed * losses[0], "{id}: loss of step {step}");
@@ -188,9 +189,11 @@ fn compare<T: Trainable, O: Optimizer>(
             if stored.has(&key) {
                 let off = deviation(&param.value().to_f64(), &stored.values(&key), 0.0);
                 assert!(off <= allowed, "{id}: {name} after step {step} is off by {off:e}");
+                compared += 1;
             }
         }
     }
+    assert!(compared > 0, "{id}: no values are stored");
 }
 
 on_every_device! {

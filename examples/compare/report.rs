@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use engrad::nn::files::write_whole;
 use engrad::Result;
+use engrad::nn::files::write_whole;
 
 use super::curves::{self, Curve, smooth};
 use super::results::Run;

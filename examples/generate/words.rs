@@ -52,7 +52,8 @@ impl Words {
             json["pieces"].as_array().and_then(|all| all.iter().enumerate().map(piece).collect());
         // Any text can be said in single bytes.
         pieces.filter(|pieces| pieces.len() >= WHOLE).map(Words::Pieces).ok_or_else(|| {
-            let what = format!("expected pieces of text with scores, {WHOLE} or more: marks and single bytes first");
+            let what =
+                format!("expected pieces of text with scores, {WHOLE} or more: marks and single bytes first");
             malformed(&vocabulary, what)
         })
     }

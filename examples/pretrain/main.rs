@@ -303,7 +303,9 @@ mod tests {
         let short = Options { length: 5000, ..options.clone() };
         assert!(run(&short).unwrap_err().to_string().contains("expected more than --length 5000"));
         std::fs::write(&text, b"the cat\nsat\xff").unwrap();
-        assert!(run(&options).unwrap_err().to_string().contains("text, line 2, column 4: byte 4 of the line"));
+        assert!(
+            run(&options).unwrap_err().to_string().contains("text, line 2, column 4: byte 4 of the line")
+        );
         assert!(known() && begun(&other).unwrap().is_some());
     }
 }

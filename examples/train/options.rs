@@ -232,7 +232,9 @@ impl Settings {
         let said = |table: &toml::Table, key| table.get(key).map_or("none".into(), toml::Value::to_string);
         let keys: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
         let different = keys.into_iter().filter(|&key| ours.get(key) != theirs.get(key));
-        Ok(different.map(|key| format!("{key} is {} there, here {}", said(&theirs, key), said(&ours, key))).collect())
+        Ok(different
+            .map(|key| format!("{key} is {} there, here {}", said(&theirs, key), said(&ours, key)))
+            .collect())
     }
 }
 

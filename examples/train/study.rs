@@ -121,7 +121,8 @@ fn finished(settings: &Settings, stop: &AtomicBool) -> std::result::Result<Outco
 /// A run of each method that a table names.
 fn of_each_method(run: &Table) -> Vec<Table> {
     let Some(Value::Array(methods)) = run.get("method") else { return vec![run.clone()] };
-    let with = |method: &Value| Table::from_iter(run.clone().into_iter().chain([("method".into(), method.clone())]));
+    let with =
+        |method: &Value| Table::from_iter(run.clone().into_iter().chain([("method".into(), method.clone())]));
     methods.iter().map(with).collect()
 }
 

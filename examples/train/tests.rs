@@ -392,7 +392,10 @@ fn what_a_run_cannot_use_is_an_error_that_says_so() {
     );
     fs::write(path.join("data/train.tsv"), "x\t1\t\ta\nx\t7\t\tb\n").unwrap();
     assert!(with(|_| ()).contains("train.tsv, line 2, column 2: found \"7\""));
-    assert!(!path.join("run").exists(), "a run that cannot begin leaves nothing that stands in the next one's way");
+    assert!(
+        !path.join("run").exists(),
+        "a run that cannot begin leaves nothing that stands in the next one's way"
+    );
     let begun = settings(path, "begun", &[]).resolved().unwrap();
     let mut working = Folder::create(&begun).unwrap();
     working.begin(&begun).unwrap();

@@ -13,8 +13,8 @@ use std::str::FromStr;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{nearest, text};
 use super::table::{Format, Table};
+use super::{nearest, text};
 use crate::error::{Error, Result};
 
 /// A task of putting records into words.

@@ -89,7 +89,9 @@ impl EncoderConfig {
         match EncoderConfig::parse(&read_json(&path)?) {
             Ok((Family::Bert, config)) => Ok(config),
             // Its positions are counted otherwise, of which these numbers say nothing.
-            Ok(_) => Err(Error::format(path, "expected a BERT; Encoder::from_directory reads a RoBERTa, too")),
+            Ok(_) => {
+                Err(Error::format(path, "expected a BERT; Encoder::from_directory reads a RoBERTa, too"))
+            }
             Err(error) => Err(Error::format(&path, error.to_string())),
         }
     }
