@@ -172,7 +172,7 @@ fn learned(text: &str, options: &Options) -> Result<Tokenizer> {
 fn begin(options: &Options, tokenizer: &Tokenizer) -> Result<()> {
     let io = |path: PathBuf, source| Error::Io { path, source };
     std::fs::create_dir_all(&options.out).map_err(|source| io(options.out.clone(), source))?;
-    for path in [CHECKPOINT, "config.json"].map(|name| options.out.join(name)) {
+    for path in [CHECKPOINT, "config.json", "model.safetensors"].map(|name| options.out.join(name)) {
         match std::fs::remove_file(&path) {
             Err(source) if source.kind() != ErrorKind::NotFound => return Err(io(path, source)),
             _ => {}

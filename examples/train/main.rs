@@ -33,6 +33,8 @@ mod report;
 #[path = "../common/samples.rs"]
 mod samples;
 mod study;
+#[cfg(test)]
+mod study_tests;
 #[path = "../common/subject.rs"]
 mod subject;
 #[cfg(test)]
@@ -64,7 +66,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         Err(Ended::Interrupted) => {
-            eprintln!("interrupted; the same command with --resume and the run's directory goes on");
+            eprintln!(
+                "interrupted; a study goes on by the same command, a run by --resume and its directory"
+            );
             ExitCode::from(130)
         }
     }
