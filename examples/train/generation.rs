@@ -77,7 +77,7 @@ impl Writing {
         }
         dev.truncate(settings.dev_rows.map_or(usize::MAX, |rows| rows as usize));
         let (model, config) = model(settings)?;
-        let Some(end) = config["eos_token_id"].as_u64() else {
+        let Some(&end) = nn::Generation::greedy(0).ending_as(&config).end.first() else {
             let what = "eos_token_id is missing: the token with which a text ends".to_string();
             return Err(Error::Format { path: settings.model.join("config.json"), what });
         };
@@ -88,7 +88,7 @@ impl Writing {
             model,
             config,
             tokenizer,
-            end: end as u32,
+            end,
             train: Vec::new(),
             lengths: Vec::new(),
             dev: Vec::new(),

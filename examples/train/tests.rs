@@ -206,7 +206,7 @@ fn tiny_decoder() -> tempfile::TempDir {
     let vocabulary: BTreeMap<&str, usize> = words.zip(0..).collect();
     let config = serde_json::json!({
         "model_type": "gpt2", "vocab_size": vocabulary.len(), "n_embd": 32, "n_layer": 2, "n_head": 2,
-        "initializer_range": 0.1, "n_positions": 32, "eos_token_id": 0,
+        "initializer_range": 0.1, "n_positions": 32, "eos_token_id": [0],
         "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0,
     });
     let model = Pretrained::from_config(config, &mut Rng::seeded(1), &Device::Cpu).unwrap();
