@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use engrad::nn::{Classifier, Encoder, Param, TokenBatch, named_params};
+use engrad::nn::{Classifier, Encoder, TokenBatch};
 use engrad::tasks::{Example, Understanding};
 use engrad::{Device, Error, Ids, Reduction, Result, Rng, Tensor, inference};
 use tokenizers::{EncodeInput, Tokenizer};
@@ -39,16 +39,10 @@ enum Labels {
 /// A published encoder with a fresh head for so many classes, or for a score if there is none. A head that the
 /// directory has, such as that of a masked language model, is left aside.
 ///
-/// **Errors** when the directory holds no encoder, or one whose pooler is missing.
+/// **Errors** when the directory holds no encoder.
 pub fn model(directory: &Path, classes: usize, seed: u64, device: &Device) -> Result<Classifier> {
     let encoder = Encoder::from_directory(directory, device)?;
-    let model = Classifier::new(encoder, classes.max(1), &mut Rng::derived(seed, 4 << 40));
-    let pooler = |(path, _): &(String, Param)| path.contains(".pooler.");
-    if model.dense.is_none() && !named_params(&model).iter().any(pooler) {
-        let what = "expected an encoder with a pooler, which the head reads, and it has none".into();
-        return Err(Error::Format { path: directory.into(), what });
-    }
-    Ok(model)
+    Ok(Classifier::new(encoder, classes.max(1), &mut Rng::derived(seed, 4 << 40)))
 }
 
 /// Patterns of what is new or stands last in such a model, and is trained beside adapters.
