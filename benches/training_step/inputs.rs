@@ -2,6 +2,7 @@
 
 use engrad::nn::{Module, named_params};
 use engrad::{Device, Tensor};
+use rayon::prelude::*;
 
 /// The integer hash that makes weights and tokens.
 fn hash(seed: u32, position: u32) -> u32 {
@@ -20,8 +21,8 @@ const WEIGHTS: f32 = 0.034_641_016;
 /// Numbers evenly from `-scale..scale`.
 pub fn uniform(seed: u32, sizes: &[usize], scale: f32, device: &Device) -> Tensor {
     let count: usize = sizes.iter().product();
-    let values: Vec<f32> =
-        (0..count as u32).map(|i| (hash(seed, i) >> 8) as f32 * (scale / 8_388_608.0) - scale).collect();
+    let value = |i| (hash(seed, i) >> 8) as f32 * (scale / 8_388_608.0) - scale;
+    let values: Vec<f32> = (0..count as u32).into_par_iter().map(value).collect();
     Tensor::new(&values, sizes, device)
 }
 

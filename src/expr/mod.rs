@@ -127,11 +127,6 @@ impl Program {
         Program::pruned(arena, outputs, N)
     }
 
-    /// The program without inputs of uniform random numbers in `[0, 1)`.
-    pub fn random(seed: u64) -> Program {
-        Program { instructions: vec![Instruction::Random(seed)], outputs: vec![0], inputs: 0 }
-    }
-
     /// The lines, in an order in which operands come first.
     pub fn instructions(&self) -> &[Instruction] {
         &self.instructions

@@ -42,14 +42,19 @@ fn consuming<const N: usize>(
     inputs: [Tensor; N],
     formula: impl for<'p> Fn([Expr<'p>; N]) -> Expr<'p>,
 ) -> Tensor {
-    let program = Program::build(formula);
-    let edges = (0..N).filter(|&i| inputs[i].is_recorded()).map(|i| {
+    evaluated(name, inputs.into(), &Program::build(formula))
+}
+
+/// The op of a program: one function for all formulas, so that each adds little to the compiler's work.
+#[track_caller]
+fn evaluated(name: &'static str, inputs: Vec<Tensor>, program: &Program) -> Tensor {
+    let edges = inputs.iter().enumerate().filter(|(_, input)| input.is_recorded()).map(|(i, input)| {
         let (pull, used) = program.pull(i)?;
         if pull.is_identity() {
-            return edge(&inputs[i], [], |g, []| g.clone());
+            return edge(input, [], |g, []| g.clone());
         }
         let saved: Vec<Tensor> = used.iter().map(|&i| inputs[i].detach()).collect();
-        edge(&inputs[i], [], move |g, []| {
+        edge(input, [], move |g, []| {
             let inputs = saved.iter().chain([g]).map(|x| x.array().clone()).collect();
             let [value] = run_program("pull", inputs, &pull);
             Tensor::constant(value)
@@ -57,7 +62,7 @@ fn consuming<const N: usize>(
     });
     // What an edge saved is shared from here on, so the result is written elsewhere.
     let edges: Vec<_> = edges.collect();
-    let [value] = run_program(name, inputs.map(Tensor::into_array).into(), &program);
+    let [value] = run_program(name, inputs.into_iter().map(Tensor::into_array).collect(), program);
     Tensor::from_op(name, value, edges)
 }
 

@@ -44,6 +44,13 @@ struct Input {
     sizes: Vec<usize>,
 }
 
+impl Input {
+    /// The way to `input`, if it is tracked.
+    fn to(input: &Tensor) -> Option<Input> {
+        input.tracked_node().map(|node| Input { node: node.clone(), sizes: input.sizes().to_vec() })
+    }
+}
+
 impl Node {
     fn new(name: &'static str, edges: Vec<Edge>) -> Arc<Node> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -83,7 +90,9 @@ pub fn edge<const N: usize>(
     saved: [&Tensor; N],
     pull: impl Fn(&Tensor, [&Tensor; N]) -> Tensor + Send + Sync + 'static,
 ) -> Option<Edge> {
-    edge_to_each([input], saved, move |g, saved, _| [pull(g, saved)])
+    let way = Input::to(input)?;
+    let saved = saved.map(Tensor::detach);
+    Some(Edge { inputs: vec![way], pull: Box::new(move |g| vec![pull(g, saved.each_ref())]) })
 }
 
 /// The way back from an op to those of `inputs` that are tracked, or `None` if none is. `pull` gives a
@@ -95,10 +104,7 @@ pub fn edge_to_each<const M: usize, const N: usize>(
     pull: impl Fn(&Tensor, [&Tensor; N], [bool; M]) -> [Tensor; M] + Send + Sync + 'static,
 ) -> Option<Edge> {
     let tracked = inputs.map(Tensor::is_recorded);
-    let ways = inputs.iter().filter_map(|input| {
-        input.tracked_node().map(|node| Input { node: node.clone(), sizes: input.sizes().to_vec() })
-    });
-    let inputs: Vec<Input> = ways.collect();
+    let inputs: Vec<Input> = inputs.into_iter().filter_map(Input::to).collect();
     if inputs.is_empty() {
         return None;
     }

@@ -7,12 +7,15 @@
 pub mod autograd;
 mod gradcheck;
 
+use std::f64::consts::PI;
 use std::fmt;
 use std::sync::Arc;
 
 use crate::device::array::Array;
+use crate::device::kernel::Kernel;
 use crate::device::{Device, download, download_f64};
 use crate::error::{Result, refuse};
+use crate::expr::Program;
 use crate::layout::{self, Layout, resolve_axis};
 use crate::rng::Rng;
 use autograd::Node;
@@ -95,12 +98,20 @@ impl Tensor {
         Tensor::from_f64(&values, [count], device)
     }
 
-    /// Normally distributed numbers of mean 0; the same on every device.
+    /// Normally distributed numbers of mean 0, none further out than 5.8 deviations; the same on every
+    /// device (Box and Muller 1958).
+    #[track_caller]
     pub fn normal(deviation: f64, sizes: impl AsRef<[usize]>, rng: &mut Rng, device: &Device) -> Tensor {
-        Tensor::from_fn(sizes.as_ref(), device, || deviation * rng.normal())
+        let [length, angle] = [rng.next_seed(), rng.next_seed()];
+        let formula = Program::build(|[deviation]| {
+            let radius = (-2.0 * (1.0 - deviation.random(length)).ln()).sqrt();
+            deviation * radius * (2.0 * PI * deviation.random(angle)).cos()
+        });
+        Tensor::drawn(&formula, deviation, sizes.as_ref(), device)
     }
 
     /// Numbers drawn evenly from `low..high`; the same on every device.
+    #[track_caller]
     pub fn uniform(
         low: f64,
         high: f64,
@@ -108,13 +119,17 @@ impl Tensor {
         rng: &mut Rng,
         device: &Device,
     ) -> Tensor {
-        Tensor::from_fn(sizes.as_ref(), device, || low + (high - low) * rng.uniform())
+        let seed = rng.next_seed();
+        let formula = Program::build(|[low]| low + (high - low) * low.random(seed));
+        Tensor::drawn(&formula, low, sizes.as_ref(), device)
     }
 
-    /// Random numbers are rounded to f32 on every device, so that all start from the same values.
-    fn from_fn(sizes: &[usize], device: &Device, mut draw: impl FnMut() -> f64) -> Tensor {
-        let values: Vec<f32> = (0..layout::count(sizes)).map(|_| draw() as f32).collect();
-        Tensor::constant(device.upload(&values, sizes))
+    /// Random numbers are computed on one device, so that all start from the same values.
+    #[track_caller]
+    fn drawn(formula: &Program, parameter: f64, sizes: &[usize], device: &Device) -> Tensor {
+        let inputs = vec![Tensor::full(parameter, sizes, &Device::Cpu).into_array()];
+        let [values] = Device::Cpu.run(Kernel::Elementwise { program: formula, inputs, sizes });
+        Tensor::constant(values).to(device).expect("main memory can be read")
     }
 
     /// A tensor without history.
@@ -224,7 +239,7 @@ impl Tensor {
     pub fn to(&self, device: &Device) -> Result<Tensor> {
         Ok(match self.device() == *device {
             true => self.detach(),
-            false => Tensor::from_f64(&self.read_f64()?, self.sizes(), device),
+            false => Tensor::new(&self.read()?, self.sizes(), device),
         })
     }
 
