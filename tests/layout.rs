@@ -365,6 +365,7 @@ proptest! {
     }
 }
 
+#[cfg(feature = "ndarray")]
 #[test]
 fn arrays_of_ndarray_go_there_and_back_in_their_logical_order() {
     for device in devices() {

@@ -224,11 +224,13 @@ impl Tensor {
     }
 
     /// The values as an ndarray.
+    #[cfg(feature = "ndarray")]
     pub fn to_ndarray(&self) -> ndarray::ArrayD<f32> {
         ndarray::ArrayD::from_shape_vec(self.sizes(), self.to_vec()).expect("as many values as the sizes say")
     }
 
     /// The values of an ndarray in its logical order.
+    #[cfg(feature = "ndarray")]
     pub fn from_ndarray(values: &ndarray::ArrayD<f32>, device: &Device) -> Tensor {
         Tensor::new(&values.iter().copied().collect::<Vec<f32>>(), values.shape(), device)
     }
