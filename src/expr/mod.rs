@@ -122,8 +122,7 @@ impl Program {
         formula: impl for<'p> Fn([Expr<'p>; N]) -> [Expr<'p>; M],
     ) -> Program {
         let arena = Arena::default();
-        let inputs = std::array::from_fn(|i| arena.push(Instruction::Input(i)));
-        let outputs = formula(inputs).map(|output| output.index).to_vec();
+        let outputs = indices(formula(symbols(&arena)));
         Program::pruned(arena, outputs, N)
     }
 
@@ -167,6 +166,16 @@ impl Program {
         }
         Program { instructions, outputs: outputs.iter().map(|&line| moved[line]).collect(), inputs }
     }
+}
+
+/// The inputs of a formula.
+fn symbols<const N: usize>(arena: &Arena) -> [Expr<'_>; N] {
+    std::array::from_fn(|i| arena.push(Instruction::Input(i)))
+}
+
+/// Where the results of a formula stand.
+fn indices<const M: usize>(outputs: [Expr<'_>; M]) -> Vec<usize> {
+    outputs.iter().map(|output| output.index).collect()
 }
 
 /// The same line, reading other lines.
