@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use engrad::adapters::{self, Lora};
-use engrad::nn::{self, Classifier, Encoder, EncoderConfig, TokenBatch};
+use engrad::nn::{self, Classifier, Directory, Encoder, EncoderConfig, TokenBatch};
 use engrad::optim::{AdamW, Schedule};
 use engrad::train::{Loader, Trainable, Trainer};
 use engrad::{Error, Ids, Result, Rng, inference};
@@ -60,7 +60,8 @@ impl Tuning<'_> {
         Ok(self.stages.finish(record)?)
     }
 
-    /// The base with a fresh head for the task.
+    /// The base with a fresh head for the task, and a fresh pooler if the base has none, such as a masked
+    /// language model.
     fn model(&self) -> Result<Classifier> {
         let rng = &mut Rng::derived(self.options.seed, 4 << 40);
         let dropout = self.options.dropout();
@@ -70,8 +71,12 @@ impl Tuning<'_> {
             classifier_dropout: None,
             ..EncoderConfig::read(self.base)?
         };
-        let encoder = Encoder::new(&config, rng, &self.options.on.device)?;
-        nn::load(self.base.join("model.safetensors"), &encoder)?;
+        let device = &self.options.on.device;
+        let directory = Directory::open(self.base, device)?;
+        let encoder = Encoder::new(&config, rng, device)?;
+        let pooled = directory.has("*pooler.dense.weight");
+        let encoder = if pooled { encoder } else { encoder.without_pooler() };
+        directory.fill(&encoder, "")?;
         Ok(Classifier::new(encoder, self.task.labels.len(), rng))
     }
 
