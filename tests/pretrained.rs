@@ -336,3 +336,27 @@ fn weights_in_a_format_that_is_not_read_are_named_with_what_to_do() {
     let said = refusal(directory.path());
     assert!(said.contains("model.safetensors: is missing") && said.contains("save_pretrained"), "{said}");
 }
+
+/// As GPT-2's paper says (2.3), and as transformers begins.
+#[test]
+fn what_joins_the_residual_sum_of_a_fresh_gpt2_begins_smaller() {
+    let config = json!({
+        "model_type": "gpt2", "vocab_size": 300, "n_positions": 64, "n_embd": 64, "n_layer": 8, "n_head": 4,
+        "initializer_range": 0.1, "tie_word_embeddings": false,
+    });
+    let mut rng = Rng::seeded(1);
+    let config = Gpt2Config::parse(&config).expect("sensible");
+    let model = config.causal_lm(&mut Fresh::random(&mut rng, &Device::Cpu)).expect("sensible");
+    let mut joining = 0;
+    for (path, param) in named_params(&model) {
+        if !path.ends_with(".weight") || path.contains("ln_") {
+            continue;
+        }
+        joining += usize::from(path.ends_with("c_proj.weight"));
+        let expected = if path.ends_with("c_proj.weight") { 0.1 / 4.0 } else { 0.1 };
+        let values = param.value().to_f64();
+        let found = (values.iter().map(|x| x * x).sum::<f64>() / values.len() as f64).sqrt();
+        assert!((found / expected - 1.0).abs() < 0.05, "{path}: {found}, expected {expected}");
+    }
+    assert_eq!(joining, 16);
+}

@@ -115,6 +115,7 @@ impl Gpt2Config {
         let tokens = fresh.table(self.vocab_size, width);
         let positions = Positions::Learned(fresh.table(self.n_positions, width));
         let blocks: Vec<Block> = (0..self.n_layer).map(|layer| self.block(layer, fresh)).collect();
+        fresh.deviate(self.initializer_range);
         Ok(Decoder {
             virtual_tokens: VirtualTokens::new(&tokens, &blocks),
             tokens,
@@ -141,13 +142,17 @@ impl Gpt2Config {
         let (width, head) = (self.n_embd, self.n_embd / self.n_head);
         let [attention_norm, norm] =
             [(); 2].map(|()| fresh.layer_norm(width, self.layer_norm_epsilon).into());
-        let mut linear = |inputs, outputs| fresh.linear(inputs, outputs).stored_transposed();
+        // What joins the residual sum begins smaller, so that the sum does not grow with the layers (GPT-2 paper, 2.3).
+        let usual = self.initializer_range;
+        let joining = usual / (2.0 * self.n_layer as f64).sqrt();
+        let mut linear =
+            |inputs, outputs, deviation| fresh.deviate(deviation).linear(inputs, outputs).stored_transposed();
         let scale = if self.scale_attn_weights { 1.0 / (head as f64).sqrt() } else { 1.0 };
         Block {
             order: Order::PreNorm,
             attention: Attention {
-                inputs: Projections::Fused(linear(width, 3 * width)),
-                output: linear(width, width),
+                inputs: Projections::Fused(linear(width, 3 * width, usual)),
+                output: linear(width, width, joining),
                 heads: self.n_head,
                 key_heads: self.n_head,
                 scale: if self.scale_attn_by_inverse_layer_idx { scale / (layer + 1) as f64 } else { scale },
@@ -158,8 +163,8 @@ impl Gpt2Config {
             across: None,
             feed_forward: FeedForward {
                 gate: None,
-                up: linear(width, self.inner()),
-                down: linear(self.inner(), width),
+                up: linear(width, self.inner(), usual),
+                down: linear(self.inner(), width, joining),
                 activation: self.activation_function,
                 dropout: 0.0,
                 names: ["", "mlp.c_fc", "mlp.c_proj"],
