@@ -161,21 +161,28 @@ pub enum Kernel<'a> {
         /// The incoming gradient.
         g: &'a Array,
     },
-    /// `(x - mean) · rstd` of each row and `rstd = 1/sqrt(mean((x - mean)²) + eps)`, `[.., 1]`.
+    /// `(x - mean)·rstd·weight + bias` of each row, where `rstd = 1/sqrt(mean((x - mean)²) + eps)`, and
+    /// the mean and rstd of each row, `[.., 2]`: from these what was normalised can be had again.
     Normalise {
         /// `[.., n]`
         x: &'a Array,
+        /// `[n]`
+        weight: &'a Array,
+        /// `[n]`
+        bias: &'a Array,
         /// Keeps the root away from 0.
         eps: f64,
         /// With `false` the mean counts as 0 (root mean square).
         centred: bool,
     },
-    /// The gradient of [`Kernel::Normalise`].
+    /// The gradient of [`Kernel::Normalise`] by `x`.
     NormaliseGrad {
-        /// The normalised rows.
-        y: &'a Array,
-        /// `[.., 1]`
-        rstd: &'a Array,
+        /// As in the forward kernel.
+        x: &'a Array,
+        /// As in the forward kernel.
+        weight: &'a Array,
+        /// Its second result.
+        statistics: &'a Array,
         /// The incoming gradient.
         g: &'a Array,
         /// As in the forward kernel.
@@ -251,14 +258,14 @@ impl Kernel<'_> {
             Kernel::Reduce { x, .. }
             | Kernel::ArgMax { x }
             | Kernel::ArgSort { x, .. }
-            | Kernel::Softmax { x }
-            | Kernel::Normalise { x, .. } => vec![x],
+            | Kernel::Softmax { x } => vec![x],
             Kernel::Recurrence { decay, input } => vec![decay, input],
             Kernel::MatMul { a, b, add, .. } => [Some(*a), Some(*b), *add].into_iter().flatten().collect(),
             Kernel::Gather { table, .. } => vec![table],
             Kernel::ScatterAdd { rows, .. } => vec![rows],
             Kernel::SoftmaxGrad { y, g } => vec![y, g],
-            Kernel::NormaliseGrad { y, rstd, g, .. } => vec![y, rstd, g],
+            Kernel::Normalise { x, weight, bias, .. } => vec![x, weight, bias],
+            Kernel::NormaliseGrad { x, weight, statistics, g, .. } => vec![x, weight, statistics, g],
             Kernel::CrossEntropy { logits, .. } => vec![logits],
             Kernel::CrossEntropyGrad { logits, log_sum, g, .. } => vec![logits, log_sum, g],
             Kernel::Attention { inputs } => inputs.arrays(),
@@ -288,8 +295,8 @@ impl Kernel<'_> {
             }
             Kernel::Gather { table, ids } => vec![[ids.sizes(), &table.sizes()[1..]].concat()],
             Kernel::ScatterAdd { rows, count, .. } => vec![vec![*count, rows.width()]],
-            Kernel::SoftmaxGrad { y, .. } | Kernel::NormaliseGrad { y, .. } => vec![y.sizes().to_vec()],
-            Kernel::Normalise { x, .. } => vec![x.sizes().to_vec(), with_last(x, 1)],
+            Kernel::SoftmaxGrad { y: x, .. } | Kernel::NormaliseGrad { x, .. } => vec![x.sizes().to_vec()],
+            Kernel::Normalise { x, .. } => vec![x.sizes().to_vec(), with_last(x, 2)],
             Kernel::CrossEntropy { logits, .. } => vec![without_last(logits); 2],
             Kernel::CrossEntropyGrad { logits, .. } => vec![logits.sizes().to_vec()],
             Kernel::Attention { inputs } => {

@@ -31,8 +31,10 @@ pub fn run(kernel: &Kernel) -> Vec<Array> {
         Kernel::SoftmaxGrad { y, g } => {
             vec![rows(y).zip(rows(g)).flat_map(|(y, g)| softmax_grad(&y, &g)).collect()]
         }
-        Kernel::Normalise { x, eps, centred } => normalise(x, *eps, *centred),
-        Kernel::NormaliseGrad { y, rstd, g, centred } => vec![normalise_grad(y, rstd, g, *centred)],
+        Kernel::Normalise { x, weight, bias, eps, centred } => normalise(x, weight, bias, *eps, *centred),
+        Kernel::NormaliseGrad { x, weight, statistics, g, centred } => {
+            vec![normalise_grad(x, weight, statistics, g, *centred)]
+        }
         Kernel::CrossEntropy { logits, targets } => cross_entropy(logits, targets),
         Kernel::CrossEntropyGrad { logits, log_sum, targets, g } => {
             vec![cross_entropy_grad(logits, log_sum, targets, g)]
@@ -250,22 +252,28 @@ fn softmax_grad(y: &[f64], g: &[f64]) -> Vec<f64> {
     y.iter().zip(g).map(|(y, g)| y * (g - dot)).collect()
 }
 
-fn normalise(x: &Array, eps: f64, centred: bool) -> Vec<Vec<f64>> {
-    let (mut normalised, mut rstds) = (Vec::new(), Vec::new());
+fn normalise(x: &Array, weight: &Array, bias: &Array, eps: f64, centred: bool) -> Vec<Vec<f64>> {
+    let (mut output, mut statistics) = (Vec::new(), Vec::new());
+    let (weight, bias) = (read(weight), read(bias));
     for row in rows(x) {
         let width = row.len() as f64;
         let mean = if centred { row.iter().sum::<f64>() / width } else { 0.0 };
         let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / width;
         let rstd = 1.0 / (variance + eps).sqrt();
-        normalised.extend(row.iter().map(|x| (x - mean) * rstd));
-        rstds.push(rstd);
+        let parts = row.iter().zip(&weight).zip(&bias);
+        output.extend(parts.map(|((x, weight), bias)| (x - mean) * rstd * weight + bias));
+        statistics.extend([mean, rstd]);
     }
-    vec![normalised, rstds]
+    vec![output, statistics]
 }
 
-fn normalise_grad(y: &Array, rstd: &Array, g: &Array, centred: bool) -> Vec<f64> {
+fn normalise_grad(x: &Array, weight: &Array, statistics: &Array, g: &Array, centred: bool) -> Vec<f64> {
     let mut output = Vec::new();
-    for ((y, g), rstd) in rows(y).zip(rows(g)).zip(read(rstd)) {
+    let weight = read(weight);
+    for ((x, g), statistics) in rows(x).zip(rows(g)).zip(rows(statistics)) {
+        let (mean, rstd) = (statistics[0], statistics[1]);
+        let y: Vec<f64> = x.iter().map(|x| (x - mean) * rstd).collect();
+        let g: Vec<f64> = g.iter().zip(&weight).map(|(g, weight)| g * weight).collect();
         let width = y.len() as f64;
         let mean_g = if centred { g.iter().sum::<f64>() / width } else { 0.0 };
         let mean_gy = g.iter().zip(&y).map(|(g, y)| g * y).sum::<f64>() / width;

@@ -1,4 +1,4 @@
-//! Layer norm and root-mean-square norm: one kernel normalises rows; gain and shift are elementwise.
+//! Layer norm and root-mean-square norm: one kernel normalises rows, multiplies by a weight and adds a bias.
 
 use crate::device::kernel::Kernel;
 use crate::error::refuse;
@@ -32,7 +32,7 @@ impl Tensor {
     #[track_caller]
     fn scaled_rows(
         &self,
-        op: &str,
+        op: &'static str,
         weight: Option<&Tensor>,
         bias: Option<&Tensor>,
         eps: f64,
@@ -48,25 +48,27 @@ impl Tensor {
                 format_args!("rows of {:?} with a weight or bias of {:?}", self.sizes(), part.sizes()),
             );
         }
-        let y = self.normalised(eps, centred);
-        match (weight, bias) {
-            (Some(weight), Some(bias)) => {
-                elementwise("scale_shift", [&y, weight, bias], |[y, w, b]| y * w + b)
-            }
-            (Some(weight), None) => y * weight,
-            (None, Some(bias)) => y + bias,
-            (None, None) => y,
-        }
-    }
-
-    fn normalised(&self, eps: f64, centred: bool) -> Tensor {
-        let [y, rstd] = self.device().run(Kernel::Normalise { x: self.array(), eps, centred });
-        let saved = [Tensor::constant(y.clone()), Tensor::constant(rstd)];
-        let pull = edge(self, saved.each_ref(), move |g, [y, rstd]| {
-            let kernel = Kernel::NormaliseGrad { y: y.array(), rstd: rstd.array(), g: g.array(), centred };
-            let [x] = g.device().run(kernel);
-            Tensor::constant(x)
+        let (width, device) = (self.size(-1), self.device());
+        let weight = weight.cloned().unwrap_or_else(|| Tensor::ones([width], &device));
+        let bias = bias.cloned().unwrap_or_else(|| Tensor::zeros([width], &device));
+        let [y, statistics] = device.run(Kernel::Normalise {
+            x: self.array(),
+            weight: weight.array(),
+            bias: bias.array(),
+            eps,
+            centred,
         });
-        Tensor::from_op("normalise", y, [pull])
+        let statistics = Tensor::constant(statistics);
+        let to_rows = edge(self, [self, &weight, &statistics], move |g, [x, weight, statistics]| {
+            let (x, weight, statistics) = (x.array(), weight.array(), statistics.array());
+            let [dx] = g.device().run(Kernel::NormaliseGrad { x, weight, statistics, g: g.array(), centred });
+            Tensor::constant(dx)
+        });
+        let to_weight = edge(&weight, [self, &statistics], |g, [x, statistics]| {
+            let [mean, rstd] = [0, 1].map(|at| statistics.narrow(-1, at, 1));
+            elementwise("pull", [g, x, &mean, &rstd], |[g, x, mean, rstd]| g * ((x - mean) * rstd))
+        });
+        let to_bias = edge(&bias, [], |g, []| g.clone());
+        Tensor::from_op(op, y, [to_rows, to_weight, to_bias])
     }
 }

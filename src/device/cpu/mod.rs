@@ -69,11 +69,11 @@ fn fill(kernel: &Kernel, mut outputs: Vec<&mut [f32]>) {
         (Kernel::ScatterAdd { rows, ids, count }, [y]) => gather::scatter_add(rows, ids, *count, y),
         (Kernel::Softmax { x }, [y]) => softmax::softmax(x, y),
         (Kernel::SoftmaxGrad { y, g }, [x]) => softmax::softmax_grad(y, g, x),
-        (Kernel::Normalise { x, eps, centred }, [y, rstd]) => {
-            normalise::normalise(x, *eps as f32, *centred, y, rstd)
+        (Kernel::Normalise { x, weight, bias, eps, centred }, [y, statistics]) => {
+            normalise::normalise(x, [weight, bias], *eps as f32, *centred, y, statistics)
         }
-        (Kernel::NormaliseGrad { y, rstd, g, centred }, [x]) => {
-            normalise::normalise_grad(y, rstd, g, *centred, x)
+        (Kernel::NormaliseGrad { x, weight, statistics, g, centred }, [dx]) => {
+            normalise::normalise_grad(x, weight, statistics, g, *centred, dx)
         }
         (Kernel::CrossEntropy { logits, targets }, [losses, log_sums]) => {
             cross_entropy::cross_entropy(logits, targets, losses, log_sums)

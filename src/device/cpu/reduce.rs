@@ -84,7 +84,7 @@ fn fold_row(row: &[f32], start: f32, fold: impl Fn(f32, f32) -> f32) -> f32 {
 
 /// As `fold_row`, over two rows at once.
 #[inline(always)]
-fn fold_rows(
+pub fn fold_rows(
     a: &[f32],
     b: &[f32],
     start: f32,

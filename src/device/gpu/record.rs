@@ -42,12 +42,13 @@ pub fn record(gpu: &Arc<Gpu>, kernel: &Kernel, outputs: &[Arc<Memory>]) -> Recor
         (Kernel::SoftmaxGrad { y, g }, _) => {
             by_rows(gpu, "softmax_grad", Each::Row, &[y, g], &[], &[], outputs)
         }
-        (Kernel::Normalise { x, eps, centred }, _) => {
+        (Kernel::Normalise { x, weight, bias, eps, centred }, _) => {
             let settings = [(*eps as f32).to_bits(), u32::from(*centred)];
-            by_rows(gpu, "normalise", Each::Row, &[x], &[], &settings, outputs)
+            by_rows(gpu, "normalise", Each::Row, &[x, weight, bias], &[], &settings, outputs)
         }
-        (Kernel::NormaliseGrad { y, rstd, g, centred }, _) => {
-            by_rows(gpu, "normalise_grad", Each::Row, &[y, rstd, g], &[], &[u32::from(*centred)], outputs)
+        (Kernel::NormaliseGrad { x, weight, statistics, g, centred }, _) => {
+            let inputs = [*x, weight, statistics, g];
+            by_rows(gpu, "normalise_grad", Each::Row, &inputs, &[], &[u32::from(*centred)], outputs)
         }
         (Kernel::CrossEntropy { logits, targets }, _) => {
             by_rows(gpu, "cross_entropy", Each::Row, &[logits], &[targets], &[], outputs)
@@ -79,8 +80,9 @@ enum Each {
     Element,
 }
 
-/// A kernel that works on each row by itself. The first input gives the width; `ids` hold one index
-/// for each row. Parameters are: rows (or elements), width, the offset of each input, `settings`.
+/// A kernel that works on each row by itself. The first input gives the width; an input of one row
+/// serves all rows; `ids` hold one index for each row. Parameters are: rows (or elements), width, the
+/// offset of each input, `settings`.
 fn by_rows(
     gpu: &Arc<Gpu>,
     shader: &str,
@@ -102,7 +104,7 @@ fn by_rows(
         let mut params = vec![(if each == Each::Element { rows * width } else { rows }) as u32, width as u32];
         let mut bound = Vec::new();
         for x in &inputs {
-            let (window, offset) = x.window(first, rows);
+            let (window, offset) = if x.count == 1 { x.window(0, 1) } else { x.window(first, rows) };
             params.push(offset as u32);
             bound.push(window);
         }
