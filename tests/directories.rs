@@ -7,7 +7,7 @@ use engrad::adapters::{self, Lora};
 use engrad::nn::{LlamaConfig, Model, Pretrained, Side, files};
 use engrad::{Device, Rng, Tensor, inference};
 use published::{
-    encoder_json, gpt2_json, llama_json, open, pair_json, saved, t5_json, values, with, write_config,
+    encoder_json, gpt2_json, llama_json, open, pair_json, refusal, saved, t5_json, values, with, write_config,
 };
 use serde_json::{Value, json};
 
@@ -115,6 +115,21 @@ fn a_model_is_saved_without_adapters_only() {
     tuned.detach();
     model.save(directory.path()).expect("it is written");
     assert_eq!(std::fs::read(directory.path().join("model.safetensors")).expect("readable"), before);
+}
+
+#[test]
+fn a_directory_that_was_not_written_to_its_end_is_no_model() {
+    let (directory, model) = saved(llama_json());
+    let at = |name: &str| directory.path().join(name);
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::remove_file(at(name)).expect("it was there");
+    }
+    // Nothing can take this name any more, so that saving ends there.
+    std::fs::create_dir(at("model.safetensors")).expect("it is made");
+    model.save(directory.path()).expect_err("the weights cannot be written");
+    assert!(!at("config.json").exists(), "what says that there is a model comes last");
+    let said = refusal(directory.path());
+    assert!(said.contains("config.json"), "{said}");
 }
 
 #[test]

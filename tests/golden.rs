@@ -35,10 +35,9 @@ fn main() -> ExitCode {
         export::export(&root, Path::new(&target)).expect("the folder can be read, and the target written");
         return ExitCode::SUCCESS;
     }
-    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let mut report = Report::default();
     match devices() {
-        Ok(devices) => report.run(&root, &devices, filter.as_deref().unwrap_or("")),
+        Ok(devices) => report.run(&root, &devices, &common::filter()),
         Err(error) => report.fail("none", format!("ENGRAD_DEVICE: {error}")),
     }
     report.print();

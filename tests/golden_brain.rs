@@ -21,14 +21,14 @@ use engrad::Device;
 
 fn main() -> ExitCode {
     let root = std::env::var_os("ENGRAD_GOLDEN").map_or_else(|| "tests/golden".into(), PathBuf::from);
-    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    let filter = common::filter();
     let devices = match std::env::var("ENGRAD_DEVICE") {
         Ok(name) => vec![name.parse().expect("ENGRAD_DEVICE names a device of this machine")],
         Err(_) => common::devices(),
     };
     let folders: Vec<PathBuf> = ["static", "train"].iter().flat_map(|kind| folders(&root, kind)).collect();
     let (mut passed, mut failed) = (0, 0);
-    for folder in folders.iter().filter(|folder| folder.to_string_lossy().contains(&filter)) {
+    for folder in folders.iter().filter(|folder| common::is_named(folder, &filter)) {
         let good = devices.iter().filter(|device| check(&root, folder, device)).count();
         *(if good == devices.len() { &mut passed } else { &mut failed }) += 1;
     }

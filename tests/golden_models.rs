@@ -65,7 +65,7 @@ fn tolerance(subject: &Subject, device: &Device) -> Tolerance {
 fn main() {
     let mut report = Report::default();
     let only = std::env::var("ENGRAD_DEVICE").unwrap_or_default();
-    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    let filter = common::filter();
     let devices: Vec<Device> = common::devices()
         .into_iter()
         .filter(|device| only.is_empty() || device.to_string() == only)
@@ -79,7 +79,7 @@ fn main() {
             .expect("the golden folder has models")
             .map(|entry| entry.expect("readable").path())
             .collect();
-        folders.retain(|folder| folder.to_string_lossy().contains(&filter));
+        folders.retain(|folder| common::is_named(folder, &filter));
         folders.sort();
         for folder in folders.iter().filter(|folder| has_values(folder)) {
             for device in &devices {

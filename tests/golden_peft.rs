@@ -30,14 +30,14 @@ use stored::{Stored, deviation, summarised};
 
 fn main() -> ExitCode {
     let root = std::env::var_os("ENGRAD_GOLDEN").map_or("tests/golden".into(), PathBuf::from);
-    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    let filter = common::filter();
     let devices = match std::env::var("ENGRAD_DEVICE") {
         Ok(name) => vec![name.parse().expect("ENGRAD_DEVICE names a device")],
         Err(_) => common::devices(),
     };
     let entries = std::fs::read_dir(root.join("peft")).expect("the golden folder has adapters");
     let mut folders: Vec<PathBuf> = entries.map(|entry| entry.expect("readable").path()).collect();
-    folders.retain(|folder| folder.to_string_lossy().contains(&filter));
+    folders.retain(|folder| common::is_named(folder, &filter));
     folders.sort();
     let mut counts = [0, 0];
     for folder in &folders {
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         counts[usize::from(passed < devices.len())] += 1;
     }
     let run = root.join("train/adalora_allocation");
-    if run.exists() && run.to_string_lossy().contains(&filter) {
+    if run.exists() && common::is_named(&run, &filter) {
         let passed = devices.iter().filter(|device| allocation(&root, &run, device)).count();
         counts[usize::from(passed < devices.len())] += 1;
     }

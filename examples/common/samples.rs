@@ -1,11 +1,13 @@
 //! What a few numbers have in common: their mean, how far they lie apart, and the one in the middle.
 //! Read next: `compare/report.rs`, which makes a table of them.
 
+#[allow(dead_code, reason = "not every program has several runs")]
 pub fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
 /// The deviation of a sample; 0 for a single value.
+#[allow(dead_code, reason = "not every program has several runs")]
 pub fn deviation(values: &[f64]) -> f64 {
     let mean = mean(values);
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();

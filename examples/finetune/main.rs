@@ -29,6 +29,8 @@ mod progress;
 #[path = "../common/tokens.rs"]
 mod published;
 mod report;
+#[path = "../common/samples.rs"]
+mod samples;
 mod stage;
 #[path = "../common/task.rs"]
 mod task;

@@ -6,6 +6,7 @@ use std::path::Path;
 use engrad::Result;
 
 use super::curves::{self, Curve, smooth};
+use super::samples::median;
 use super::stage::Record;
 
 /// One line per way of training.
@@ -20,7 +21,7 @@ pub fn table(records: &[Record], guessing: f64) -> String {
             record.name,
             100.0 * record.accuracy,
             grouped(record.trained),
-            1e3 * record.step_seconds(),
+            1e3 * median(&record.seconds),
             record.peak.map_or("not counted".into(), megabytes),
         );
     }

@@ -52,15 +52,6 @@ pub struct Record {
     pub accuracy: f64,
 }
 
-impl Record {
-    /// The time of a step in the middle of all, sorted by time.
-    pub fn step_seconds(&self) -> f64 {
-        let mut sorted = self.seconds.clone();
-        sorted.sort_by(f64::total_cmp);
-        sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
-    }
-}
-
 /// Where the stages of a job keep their files, and whether one of them is to be gone on with.
 pub struct Stages<'a> {
     folder: PathBuf,

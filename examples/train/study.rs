@@ -165,8 +165,10 @@ impl Study {
                 |run: &Value| Some(common.clone().into_iter().chain(run.as_table()?.clone()).collect());
             runs.iter().map(with_common).collect()
         });
-        let runs = runs.ok_or_else(|| malformed("expected [[runs]], each with settings".into()))?;
-        let runs = runs.iter().flat_map(of_each_method).collect();
+        let runs: Vec<Table> = runs.iter().flatten().flat_map(of_each_method).collect();
+        if runs.is_empty() {
+            return Err(malformed("expected [[runs]], each with settings and one method or more".into()));
+        }
         let seeds = numbers("seeds")?;
         if let Some(seed) = seeds.iter().find(|seed| **seed < 0.0 || seed.fract() != 0.0) {
             return Err(malformed(format!("seeds holds {seed}, expected whole numbers from 0")));

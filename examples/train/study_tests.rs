@@ -106,6 +106,7 @@ fn a_study_goes_on_where_it_was_left() {
         ("hold-out = 20", "hold-out = -20", "hold-out is -20"),
         ("hold-out = 20", "hold-out = \"20\"", "hold-out is \"20\""),
         ("\"head\"", "\"lora\"", "two runs are called cola-lora"),
+        ("\"lora\", \"head\"", "", "one method or more"),
         ("seeds = [0, 1]", "seeds = [0, 1, 0]", "seeds holds 0 twice"),
         // What is finished was another run.
         ("steps = 3", "steps = 4\nalpha = 8", "another plan: alpha is 16.0 there, here 8.0, steps is 3"),

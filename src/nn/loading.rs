@@ -36,7 +36,8 @@ pub fn save(path: impl AsRef<Path>, model: &dyn Module) -> Result<()> {
     write(path, &tensors, HashMap::from([("format".into(), "pt".into())]))
 }
 
-/// Writes a directory in the published layout: `config.json` and `model.safetensors`.
+/// Writes a directory in the published layout: `model.safetensors`, and last the `config.json` without which
+/// it is no model's.
 ///
 /// **Errors** when the model has adapters, of which that layout knows nothing, or the directory cannot be
 /// written.

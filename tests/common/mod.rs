@@ -7,6 +7,8 @@
 pub mod row;
 pub mod table;
 
+use std::path::Path;
+
 use engrad::{Device, Rng, Tensor};
 
 /// The devices that are held to `Reference`. A new device is added here and in the two lists below.
@@ -101,6 +103,17 @@ pub fn poison(device: &Device) {
         Device::Gpu(gpu) => gpu.poison_new_buffers(true),
         _ => {}
     }
+}
+
+/// The text that names of cases must contain, of test files that count their cases themselves: what stands behind
+/// `--`, and empty without it.
+pub fn filter() -> String {
+    std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default()
+}
+
+/// Whether a folder's own name contains the filter, wherever the folder lies.
+pub fn is_named(folder: &Path, filter: &str) -> bool {
+    folder.file_name().is_some_and(|name| name.to_string_lossy().contains(filter))
 }
 
 /// The largest finite magnitude; 0 when there is none.
