@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use engrad::Device;
+use engrad::nn::Pretrained;
+
 use super::language::{LONGEST, Sentence};
 use super::*;
 
@@ -91,6 +94,23 @@ fn an_interrupted_run_ends_with_the_bits_of_one_that_was_not() {
     }
     assert!(fs::read_to_string(straight.path().join("loss.svg")).unwrap().starts_with("<svg"));
     assert!(!during_full.exists(), "a finished stage leaves no checkpoint");
+}
+
+/// BERT as it is published has a head for hidden words, and often no pooler.
+#[test]
+fn a_masked_language_model_is_a_base_too() {
+    let (base, out, language) = (folder(), folder(), Language::new());
+    let mut config = serde_json::to_value(pretraining::config(&language)).unwrap();
+    config["model_type"] = "bert".into();
+    config["architectures"] = serde_json::json!(["BertForMaskedLM"]);
+    let published = Pretrained::from_config(config, &mut Rng::seeded(1), &Device::Cpu).unwrap();
+    published.save(base.path()).unwrap();
+    let never = AtomicBool::new(false);
+    let (stages, options) = Stages::open(small(out.path(), &[]), &never).unwrap();
+    let task = language.agreement(32, 32, 0);
+    let tuning = Tuning { stages: &stages, options: &options, base: base.path(), task: &task };
+    let record = tuning.run(Method::Lora).unwrap();
+    assert!(record.finished && record.losses.iter().all(|loss| loss.is_finite()), "{record:?}");
 }
 
 #[test]
