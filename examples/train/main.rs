@@ -32,6 +32,8 @@ mod progress;
 mod report;
 #[path = "../common/samples.rs"]
 mod samples;
+#[cfg(test)]
+mod settings_tests;
 mod study;
 #[cfg(test)]
 mod study_tests;

@@ -1,10 +1,10 @@
-//! What the tool promises: that a kill loses nothing, that every method trains and is saved, that settings
-//! are taken or refused. Read next: `study_tests.rs`.
+//! What the tool promises: that a kill loses nothing, that every method and task trains, and what it saves measures
+//! the same. Read next: `settings_tests.rs`, then `study_tests.rs`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -67,11 +67,11 @@ fn arguments(directory: &Path, out: &str, more: &[&str]) -> Vec<OsString> {
     words
 }
 
-fn settings(directory: &Path, out: &str, more: &[&str]) -> Settings {
+pub fn settings(directory: &Path, out: &str, more: &[&str]) -> Settings {
     options::read(&arguments(directory, out, more)).unwrap().settings
 }
 
-fn go(settings: Settings) -> Outcome {
+pub fn go(settings: Settings) -> Outcome {
     fresh(settings, &AtomicBool::new(false)).unwrap()
 }
 
@@ -103,7 +103,7 @@ fn killed() {
 }
 
 /// All that must not depend on kills: weights, log and measures, without times.
-fn remains(run: &Path) -> (Vec<Vec<u8>>, Vec<Line>, BTreeMap<String, f64>) {
+pub fn remains(run: &Path) -> (Vec<Vec<u8>>, Vec<Line>, BTreeMap<String, f64>) {
     let files = [
         "checkpoint.safetensors",
         "best/adapter_model.safetensors",
@@ -200,7 +200,7 @@ fn every_method_trains_and_what_it_saves_measures_the_same() {
 }
 
 /// A tiny decoder, and records with two texts each, in E2E's layout.
-fn tiny_decoder() -> tempfile::TempDir {
+pub fn tiny_decoder() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let words = "[end] name : | area is in the at Ann Bob Cid north south east west . there".split(' ');
     let vocabulary: BTreeMap<&str, usize> = words.zip(0..).collect();
@@ -317,95 +317,4 @@ fn a_measure_without_a_value_is_kept_as_such() {
     // The log holds the measurements for a run that goes on.
     fs::remove_file(run.join("result.json")).unwrap();
     assert_eq!(resume(&run, &never).unwrap().best_step, outcome.best_step);
-}
-
-#[test]
-fn a_run_is_repeated_by_its_own_settings() {
-    let directory = tiny();
-    go(settings(directory.path(), "first", &["--steps=5", "--batch=7", "--seed=3"]));
-    let config = directory.path().join("first/run.toml");
-    let words = [
-        "train",
-        "--config",
-        config.to_str().unwrap(),
-        "--out",
-        directory.path().join("second").to_str().unwrap(),
-    ]
-    .map(OsString::from);
-    go(options::read(&words).unwrap().settings);
-    assert!(remains(&directory.path().join("first")) == remains(&directory.path().join("second")));
-    let again = fresh(settings(directory.path(), "first", &[]), &AtomicBool::new(false));
-    assert!(matches!(again, Err(Ended::Failed(error)) if error.to_string().contains("holds a run already")));
-}
-
-#[test]
-fn flags_win_over_the_file_and_its_mistakes_are_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("a.toml");
-    let read = |text: &str, more: &[&str]| {
-        fs::write(&file, text).unwrap();
-        let words = ["train", "--config", file.to_str().unwrap()];
-        options::read(&words.iter().chain(more).map(OsString::from).collect::<Vec<_>>())
-    };
-    let settings =
-        read("rank = 4\nrate = 1e-3\ntask = \"rte\"\nwarm-up = 0", &["--rank", "16"]).unwrap().settings;
-    assert_eq!((settings.rank, settings.rate, &*settings.task, settings.warm_up), (16, 1e-3, "rte", 0.0));
-    for (text, expected) in [
-        ("rnak = 4", "rnak is no setting; did you mean rank?"),
-        ("warmup = 4", "did you mean warm-up?"),
-        ("rank = 0", "invalid value '0' for '--rank <RANK>'"),
-        ("rate = -1.0", "expected a number above 0"),
-        ("method = \"lorra\"", "did you mean lora?"),
-        ("rank = [4]", "rank is [4], expected a number or a text"),
-        ("rank = ", "line 1, column"),
-    ] {
-        let error = read(text, &[]).unwrap_err().to_string();
-        assert!(error.contains(expected) && error.contains("a.toml"), "{text}: {error}");
-    }
-}
-
-#[test]
-fn what_a_run_cannot_use_is_an_error_that_says_so() {
-    let directory = tiny();
-    let path = directory.path();
-    let failed = |settings: Settings| match fresh(settings, &AtomicBool::new(false)) {
-        Err(Ended::Failed(error)) => error.to_string(),
-        other => panic!("{other:?}"),
-    };
-    let with = |change: fn(&mut Settings)| {
-        let mut settings = settings(path, "run", &[]);
-        change(&mut settings);
-        failed(settings)
-    };
-    assert!(with(|s| s.task = "colla".into()).contains("did you mean cola?"));
-    assert!(with(|s| s.model = PathBuf::new()).contains("--model DIR is missing"));
-    assert!(with(|s| s.data = "nowhere".into()).contains("nowhere"));
-    let records = tiny_decoder();
-    let encoder = ["--task=e2e", "--data", records.path().join("data").to_str().unwrap()].map(String::from);
-    let encoder = encoder.each_ref().map(String::as_str);
-    assert!(failed(settings(path, "encoder", &encoder)).contains("expected a decoder"));
-    let decoder = ["--model", records.path().join("model").to_str().unwrap()].map(String::from);
-    assert!(
-        failed(settings(path, "decoder", &decoder.each_ref().map(String::as_str)))
-            .contains("expected \"bert\" or \"roberta\"")
-    );
-    fs::write(path.join("data/train.tsv"), "x\t1\t\ta\nx\t7\t\tb\n").unwrap();
-    assert!(with(|_| ()).contains("train.tsv, line 2, column 2: found \"7\""));
-    assert!(
-        !path.join("run").exists(),
-        "a run that cannot begin leaves nothing that stands in the next one's way"
-    );
-    let begun = settings(path, "begun", &[]).resolved().unwrap();
-    let mut working = Folder::create(&begun).unwrap();
-    working.begin(&begun).unwrap();
-    let second = resume(&path.join("begun"), &AtomicBool::new(false));
-    assert!(matches!(second, Err(Ended::Failed(error)) if error.to_string().contains("another process")));
-    let late = Folder::create(&Settings { out: path.join("late"), ..begun.clone() }).map(|mut late| {
-        fs::create_dir(path.join("late")).unwrap();
-        fs::copy(path.join("begun/run.toml"), path.join("late/run.toml")).unwrap();
-        late.begin(&begun).unwrap_err().to_string()
-    });
-    assert!(late.unwrap().contains("holds a run already"));
-    let resumed = resume(&path.join("data"), &AtomicBool::new(false));
-    assert!(matches!(resumed, Err(Ended::Failed(error)) if error.to_string().contains("run.toml")));
 }

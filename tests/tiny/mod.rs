@@ -26,6 +26,11 @@ pub fn config_with_dropout() -> EncoderConfig {
     EncoderConfig { hidden_dropout_prob: 0.1, attention_probs_dropout_prob: 0.1, ..config() }
 }
 
+/// A fresh encoder; the same numbers on every device.
+pub fn encoder(device: &Device) -> Encoder {
+    Encoder::new(&config(), &mut Rng::seeded(1), device).unwrap()
+}
+
 /// A fresh encoder with a head for two classes; the same numbers on every device.
 pub fn classifier(config: &EncoderConfig, device: &Device) -> Classifier {
     let mut rng = Rng::seeded(5);

@@ -2,12 +2,15 @@
 //! hidden states, loss, the gradient of every parameter, greedy and beam-search texts, and a round trip
 //! through our own files.
 
+mod published;
+mod texts;
+
 use std::path::{Path, PathBuf};
 
 use engrad::nn::{
     Activation, Cache, CausalLm, Choose, Classifier, DecoderClassifier, Encoder, Fresh, Generation,
     LanguageModel, Model, Module, Order, Param, Pretrained, Seq2Seq, Sequences, Side, TokenBatch,
-    Transformer, TransformerConfig, generate, load, named_params, translate,
+    Transformer, TransformerConfig, load, named_params, translate,
 };
 use engrad::{Device, Gradients, Mask, Reduction, Tensor, inference};
 
@@ -170,50 +173,6 @@ impl Folder<'_> {
         }
     }
 
-    fn texts(&mut self, model: &dyn LanguageModel) {
-        let text = std::fs::read_to_string(self.path.join("generate.json")).expect("readable");
-        let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        let ids = |value: &serde_json::Value| -> Vec<u32> {
-            value.as_array().expect("ids").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
-        };
-        for case in json["cases"].as_array().expect("cases") {
-            let (prompt, greedy, beam) =
-                (ids(&case["prompt"]), ids(&case["greedy"]), ids(&case["beam4_eos2_new12_early_stopping"]));
-            self.text(model, &prompt, &greedy, &Generation::greedy(greedy.len() - prompt.len()));
-            let choose = Choose::Beams { beams: 4, length_penalty: 1.0, early: true };
-            let settings = Generation { end: vec![2], choose, ..Generation::greedy(12) };
-            self.text(model, &prompt, &beam, &settings);
-        }
-        for case in json["settings"].as_array().into_iter().flatten() {
-            self.text(model, &ids(&case["prompt"]), &ids(&case["text"]), &settings(&case["settings"]));
-        }
-        let batched = &json["batched_left_padded"];
-        let lists = |key: &str| batched[key].as_array().expect("lists").iter().map(&ids).collect::<Vec<_>>();
-        let masked = lists("input_ids").into_iter().zip(lists("attention_mask"));
-        let prompts: Vec<Vec<u32>> = masked
-            .map(|(row, mask)| {
-                row.into_iter().zip(mask).filter(|(_, kept)| *kept == 1).map(|(id, _)| id).collect()
-            })
-            .collect();
-        let expected = lists("sequences");
-        let time = lists("input_ids")[0].len();
-        for side in [Side::Left, Side::Right] {
-            let batch = model.batch(&prompts, side).expect("it fits");
-            let settings = Generation::greedy(expected[0].len() - time);
-            let found = generate(model, &batch, &settings, &mut |_, _| ()).expect("it goes on");
-            let same = found.iter().zip(&expected).all(|(found, expected)| *found == expected[time..]);
-            self.that(same, &format!("a batch padded on the {side:?} goes on as {found:?}"));
-        }
-    }
-
-    fn text(&mut self, model: &dyn LanguageModel, prompt: &[u32], expected: &[u32], settings: &Generation) {
-        let batch = model.batch(&[prompt.to_vec()], Side::Left).expect("it fits");
-        let mut heard = Vec::new();
-        let found = generate(model, &batch, settings, &mut |_, token| heard.push(token)).expect("it goes on");
-        let good = found[0] == expected[prompt.len()..] && heard == found[0];
-        self.that(good, &format!("{:?} gives {:?}, expected {expected:?}", settings.choose, found[0]));
-    }
-
     fn decoder_classifier(&mut self, model: &DecoderClassifier) {
         let stored = self.stored("classify");
         let rows = rows(&stored, "input_ids", Some("attention_mask"));
@@ -343,78 +302,6 @@ impl Folder<'_> {
         }
         self.gradients(&named_params(&model), &gradients, &stored, None);
     }
-
-    /// A published decoder: its scores, its loss, one gradient, and its text.
-    fn pretrained(&mut self, directory: &Path) {
-        let stored = self.stored("forward");
-        let loaded = Pretrained::from_directory(directory, self.device).expect("the model loads");
-        self.round_trip(&loaded);
-        let Model::CausalLm(model) = &loaded.model else { panic!("a decoder") };
-        let batch = model.batch(&rows(&stored, "input_ids", None), Side::Right).expect("it fits");
-        let logits = model.forward(&batch);
-        self.value("logits", &logits.to_f64(), &stored.values("logits"));
-        let loss = logits.flatten(0, 1).cross_entropy(&batch.next_tokens());
-        self.value("loss", &loss.to_f64(), &stored.values("loss"));
-        let gradients = loss.backward();
-        for (key, path) in
-            [("first_q", "layers.0.self_attn.q_proj.weight"), ("first_c_attn", "h.0.attn.c_attn.weight")]
-        {
-            if stored.has(&format!("grad.{key}")) {
-                let params = named_params(model);
-                let (_, param) = params.iter().find(|(name, _)| name.ends_with(path)).expect("it has one");
-                let found = param.stored(gradients.of(&param.value()).expect("it matters"));
-                let off = deviation(&found.to_f64(), &stored.values(&format!("grad.{key}")), 0.0);
-                self.worst[1] = self.worst[1].max(off);
-                self.that(off <= self.gradient, &format!("{key}: gradient off by {off:.1e}"));
-            }
-        }
-        let (prompts, expected) = (rows(&stored, "prompt", None), rows(&stored, "greedy", None));
-        let prompts = model.batch(&prompts, Side::Left).expect("it fits");
-        let settings = Generation::greedy(expected[0].len() - prompts.time());
-        let found = generate(model, &prompts, &settings, &mut |_, _| ()).expect("it goes on");
-        for (found, expected) in found.iter().zip(&expected) {
-            self.that(*found == expected[prompts.time()..], &format!("goes on as {found:?}"));
-        }
-        let story = directory.join("expected_greedy.txt");
-        if story.exists() {
-            let text = spoken(&directory.join("vocab.json"), &found[0]);
-            let expected = std::fs::read_to_string(story).expect("readable");
-            self.that(text.trim().starts_with(expected.trim()), &format!("tells: {text}"));
-        }
-    }
-}
-
-/// The settings of a text under their Hugging Face names.
-fn settings(json: &serde_json::Value) -> Generation {
-    let number =
-        |key: &str, default: f64| json.get(key).and_then(serde_json::Value::as_f64).unwrap_or(default);
-    let beams = number("num_beams", 1.0) as usize;
-    let length_penalty = number("length_penalty", 1.0);
-    let end = serde_json::json!({ "eos_token_id": json.get("eos_token_id").cloned().unwrap_or_default() });
-    Generation {
-        least: number("min_new_tokens", 0.0) as usize,
-        choose: match beams {
-            1 => Choose::Greedy,
-            _ => Choose::Beams { beams, length_penalty, early: false },
-        },
-        repetition_penalty: number("repetition_penalty", 1.0),
-        no_repeat: number("no_repeat_ngram_size", 0.0) as usize,
-        ..Generation::greedy(12).ending_as(&end)
-    }
-}
-
-/// The text of tokens, each of which stands for some bytes.
-fn spoken(vocabulary: &Path, tokens: &[u32]) -> String {
-    let json = std::fs::read_to_string(vocabulary).expect("readable");
-    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
-    let piece = |&token: &u32| match token {
-        3..=258 => vec![(token - 3) as u8],
-        _ => {
-            let piece = json["pieces"][token as usize][0].as_str().expect("text");
-            piece.chars().map(|byte| byte as u8).collect()
-        }
-    };
-    String::from_utf8_lossy(&tokens.iter().flat_map(piece).collect::<Vec<u8>>()).into_owned()
 }
 
 /// Stored ids, row by row, without what a mask hides.
