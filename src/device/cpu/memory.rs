@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Smaller buffers are not worth the pool's lock.
 const SMALLEST_POOLED: usize = 1 << 12;
 
-static POOL: Mutex<Pool> = Mutex::new(Pool { free: BTreeMap::new(), pooled: 0, used: 0, peak: 0 });
+static POOL: Mutex<Pool> = Mutex::new(Pool { free: BTreeMap::new(), pooled: 0, used: 0, peak: 0, made: 0 });
 static POISON: AtomicBool = AtomicBool::new(false);
 
 /// Fills every buffer with NaN before a kernel writes to it, so that an element nobody wrote shows.
@@ -32,12 +32,14 @@ pub struct PoolStatistics {
     pub pooled: usize,
     /// The most elements that were ever in use at once.
     pub peak: usize,
+    /// How many buffers were made, not counting those used again.
+    pub made: usize,
 }
 
 /// How full the pool is now.
 pub fn pool_statistics() -> PoolStatistics {
     let pool = POOL.lock().expect("no code panics while it holds the pool");
-    PoolStatistics { used: pool.used, pooled: pool.pooled, peak: pool.peak }
+    PoolStatistics { used: pool.used, pooled: pool.pooled, peak: pool.peak, made: pool.made }
 }
 
 /// Measures the peak anew from what is in use now, and gives what waits in the pool back to the system.
@@ -54,6 +56,7 @@ struct Pool {
     pooled: usize,
     used: usize,
     peak: usize,
+    made: usize,
 }
 
 impl Pool {
@@ -82,8 +85,8 @@ impl Pool {
     /// is enough, so that a small buffer too many does not cost the largest.
     fn trim(&mut self) {
         self.peak = self.peak.max(self.used);
-        while let Some(excess) = (self.used + self.pooled).checked_sub(self.peak).filter(|&excess| excess > 0)
-        {
+        let most = self.peak + self.peak / 4;
+        while let Some(excess) = (self.used + self.pooled).checked_sub(most).filter(|&excess| excess > 0) {
             let enough = self.free.range(excess..).next().or(self.free.last_key_value());
             let Some((&length, _)) = enough else { break };
             drop(self.remove(length));
@@ -132,6 +135,7 @@ fn pooled(room: usize) -> Vec<f32> {
     let mut pool = POOL.lock().expect("no code panics while it holds the pool");
     let found = pool.take(room);
     pool.used += found.as_ref().map_or(room, Vec::len);
+    pool.made += usize::from(found.is_none());
     pool.trim();
     drop(pool);
     found.unwrap_or_else(|| vec![0.0; room])
