@@ -6,10 +6,15 @@ mod tiny;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use engrad::adapters::{self, Adapted, IncreLora, Mtlora, San, SanMode, Structure, TriAdaptLora, Variant};
+use engrad::adapters::{
+    self, Adapted, IncreLora, Method, Mtlora, San, SanMode, Structure, TriAdaptLora, Variant,
+};
 use engrad::nn::{Classifier, files};
+use engrad::optim::{AdamW, Schedule};
+use engrad::train::Trainer;
 use engrad::{Device, Result, Tensor, inference};
 use serde_json::{Map, Value, json};
+use tiny::Chain;
 
 /// A method's file as these tests see it.
 struct Row {
@@ -249,5 +254,32 @@ fn links_lead_to_an_adapted_layer_of_the_right_length() {
             true => drop(saved.load().unwrap()),
             false => saved.refused(output),
         }
+    }
+}
+
+/// A budget is one of all layers together, so a small one may be given more ranks than its matrix can have.
+#[test]
+fn a_layer_that_grew_beyond_its_own_size_is_loaded_again() {
+    let methods: [Box<dyn Method>; 2] = [
+        TriAdaptLora { interval: 1, increment: Some(2), target_total: Some(5), ..TriAdaptLora::new(4, 9) }
+            .into(),
+        IncreLora { interval: 1, increment: Some(2), ..IncreLora::new(5, 9) }.into(),
+    ];
+    let weight = common::random(&[2, 3], 1, &Device::Cpu);
+    let x = common::random(&[4, 3], 2, &Device::Cpu);
+    for method in methods {
+        let model = Chain::one(&weight);
+        let tuned = adapters::attach(&model, "only", method).unwrap();
+        let mut trainer = Trainer::new(tuned, AdamW::new(0.0), Schedule::constant(0.01));
+        for _ in 0..4 {
+            trainer.step(|| model.forward(&x).square().sum(..)).unwrap();
+        }
+        assert_eq!(trainer.subject.ranks(), [5], "of a matrix [2, 3]");
+        let folder = tempfile::tempdir().unwrap();
+        trainer.subject.save(folder.path()).unwrap();
+        let other = Chain::one(&weight);
+        let loaded = adapters::load(&other, folder.path()).unwrap();
+        assert_eq!(loaded.ranks(), [5]);
+        assert_eq!(other.forward(&x).to_vec(), model.forward(&x).to_vec());
     }
 }

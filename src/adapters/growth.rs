@@ -1,4 +1,4 @@
-//! What growing methods share: how many sites grow, which ones, and the record of it; and the
+//! What growing methods share: how many sites grow, which ones, how far, and the record of it; and the
 //! orthogonality penalty of methods whose factors should stay apart.
 
 use super::identity;
@@ -36,6 +36,12 @@ pub(super) fn choose(scores: &[f64], count: usize, exactly: bool) -> (f64, Vec<u
     };
     chosen.sort_unstable();
     (threshold, chosen)
+}
+
+/// How many ranks a file may say that a layer has. A budget is one of all layers together, so a small one may have
+/// been given more than its matrix can use; but no file makes us allocate whatever it says.
+pub(super) fn most_ranks(inputs: usize, outputs: usize) -> usize {
+    inputs.max(outputs).max(4096)
 }
 
 /// The mean over all factors of how far their rows are from being orthonormal: `mean ‖F·Fᵀ - I‖`.

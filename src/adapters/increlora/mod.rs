@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 
 use triplets::Triplets;
 
-use super::growth::{Check, choose, orthogonality};
+use super::growth::{Check, choose, most_ranks, orthogonality};
 use super::settings::{Settings, object, plain_number};
 use super::{Method, Pace, Site, Update};
 use crate::device::Device;
@@ -175,10 +175,14 @@ impl Method for IncreLora {
         if stored.is_none() && !self.reserved.stored.is_empty() {
             return Err(Error::Adapter("ranks does not name this layer".into()));
         }
-        let [rank, reserve] = stored.unwrap_or([self.first_rank, self.increment()]);
-        let largest = site.inputs.max(site.outputs);
-        if rank == 0 || rank > largest || reserve > largest {
-            return Err(Error::Adapter(format!("rank {rank} does not fit; expected 1 to {largest}")));
+        let ([rank, reserve], most) = match stored {
+            Some(sizes) => (sizes, most_ranks(site.inputs, site.outputs)),
+            None => ([self.first_rank, self.increment()], site.inputs.max(site.outputs)),
+        };
+        if rank == 0 || rank > most || reserve > most {
+            return Err(Error::Adapter(format!(
+                "rank {rank} with {reserve} in reserve does not fit; expected 1 to {most}"
+            )));
         }
         let adapter = Arc::new(Triplets {
             inputs: site.inputs,
@@ -294,11 +298,13 @@ impl Method for IncreLora {
             let since = [entry("since_factors")?, entry("since_value")?];
             let values = entry("values")?;
             let (present, list) = site.adapter.list();
+            // Those in use, and those in reserve.
+            let most = 2 * most_ranks(site.adapter.inputs, site.adapter.outputs);
             let fits = since.iter().all(|since| since.len() == values.len()) && running.len() == 2;
             let count = active.first().map_or(0, |active| *active as usize);
             if !fits
                 || values.len() < list.len()
-                || values.len() > 65536
+                || values.len() > most
                 || !(present..=values.len()).contains(&count)
             {
                 return Err(Error::Names(format!("{}: these triplets do not go on from here", site.path)));

@@ -33,7 +33,7 @@ use serde_json::{Map, Value, json};
 use block::Triangular;
 use options::name_of;
 
-use super::growth::{Check, choose, orthogonality};
+use super::growth::{Check, choose, most_ranks, orthogonality};
 use super::settings::{Settings, object, plain_number};
 use super::{Method, Site, Update};
 use crate::device::Device;
@@ -218,19 +218,18 @@ impl TriAdaptLora {
 impl Method for TriAdaptLora {
     fn attach(&mut self, site: &Site) -> Result<Arc<dyn Adapter>> {
         let (inputs, outputs) = (site.inputs, site.outputs);
-        let largest = inputs.max(outputs);
-        let sizes = match self.grown.stored.get(&site.path) {
-            Some(sizes) => sizes.clone(),
-            None if self.grown.stored.is_empty() => self.added(self.first_rank),
+        let (sizes, most) = match self.grown.stored.get(&site.path) {
+            Some(sizes) => (sizes.clone(), most_ranks(inputs, outputs)),
+            None if self.grown.stored.is_empty() => (self.added(self.first_rank), inputs.max(outputs)),
             None => return Err(Error::Adapter("blocks names no sizes for this layer".into())),
         };
         let rank: usize = sizes.iter().sum();
         if rank == 0
-            || rank > largest
+            || rank > most
             || (self.variant == Variant::Single && sizes.iter().any(|&size| size != 1))
         {
             return Err(Error::Adapter(format!(
-                "blocks of {sizes:?} ranks do not fit {inputs} -> {outputs}; expected 1 to {largest} in all, \
+                "blocks of {sizes:?} ranks do not fit {inputs} -> {outputs}; expected 1 to {most} in all, \
                  and blocks of 1 in the single variant"
             )));
         }
@@ -341,12 +340,12 @@ impl Method for TriAdaptLora {
             let (sizes, since, previous) = (entry("sizes")?, entry("since")?, entry("previous")?);
             let sizes: Vec<usize> = sizes.into_iter().map(|size| size as usize).collect();
             let present = site.adapter.sizes();
-            let largest = site.adapter.inputs.max(site.adapter.outputs);
+            let most = most_ranks(site.adapter.inputs, site.adapter.outputs);
             if !sizes.starts_with(&present)
                 || since.len() != sizes.len()
                 || previous.len() != 1
-                || sizes.iter().any(|&size| size == 0 || size > largest)
-                || sizes.iter().sum::<usize>() > 65536
+                || sizes.iter().any(|&size| size == 0 || size > most)
+                || sizes.iter().sum::<usize>() > most
             {
                 return Err(Error::Names(format!(
                     "{}: blocks {sizes:?} do not go on from {present:?}",
