@@ -218,11 +218,23 @@ fn a_dropped_input_matters_in_training_only() {
 fn a_rank_that_no_layer_can_use_is_refused() {
     let model = model(&Device::Cpu);
     let state = tiny::state(&model);
-    for rank in [0, 9, usize::MAX] {
+    for rank in [0, 17, usize::MAX] {
         let error = adapters::attach(&model, "*.query", Lora::new(rank)).err().unwrap().to_string();
         assert!(error.contains(&format!("rank {rank} does not fit 8 -> 8")), "{error}");
     }
     assert_eq!(tiny::state(&model), state);
+}
+
+/// Its file holds the start beside what became of it, and so twice as many ranks.
+#[test]
+fn a_pissa_of_as_many_ranks_as_a_matrix_has_is_loaded_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, other) = (model(&Device::Cpu), self::model(&Device::Cpu));
+    let tuned = adapters::attach(&model, SQUARE, Lora { start: Start::Pissa, ..Lora::new(8) }).unwrap();
+    scatter(&tuned, 3);
+    tuned.save(folder.path()).unwrap();
+    adapters::load(&other, folder.path()).unwrap();
+    near(&output(&other), &output(&model), 1e-5, "loaded");
 }
 
 /// A layer with a bias, called `only`.

@@ -45,7 +45,8 @@ impl Patterns {
     pub(super) fn at(&self, site: &Site, rank: usize, alpha: f64) -> Result<(usize, f64)> {
         let rank = value_at(&self.rank, &site.path, rank)?;
         let alpha = value_at(&self.alpha, &site.path, alpha)?;
-        let largest = site.inputs.max(site.outputs);
+        // Twice the size of the matrix: a saved PiSSA holds its start beside what became of it.
+        let largest = 2 * site.inputs.max(site.outputs);
         if rank == 0 || rank > largest {
             let Site { inputs, outputs, .. } = site;
             return Err(Error::Adapter(format!(
