@@ -151,6 +151,12 @@ fn a_forbidden_token_is_never_chosen() {
             "{found:?}"
         );
     }
+    let said = json!({ "bad_words_ids": [[7], [4]], "eos_token_id": [4, 5] });
+    assert_eq!(
+        Generation::greedy(1).forbidding_as(&said).expect("single tokens").never,
+        [7],
+        "a text can end"
+    );
     let several = Generation::greedy(1).forbidding_as(&json!({ "bad_words_ids": [[1, 2]] }));
     assert!(several.expect_err("a run").to_string().contains("holds [1,2]"));
 }

@@ -85,26 +85,25 @@ impl Generation {
 
     /// With the end tokens that a `config.json` names.
     pub fn ending_as(mut self, config: &Value) -> Generation {
-        let ids = match config.get("eos_token_id") {
-            Some(Value::Array(ids)) => ids.clone(),
-            Some(id) => vec![id.clone()],
-            None => Vec::new(),
-        };
-        self.end = ids.iter().filter_map(Value::as_u64).map(token).collect();
+        self.end = ends(config);
         self
     }
 
     /// Without the tokens that a `config.json` or `generation_config.json` forbids (`bad_words_ids`), such as
-    /// Marian's padding, which it would choose again and again.
+    /// Marian's padding, which it would choose again and again. Its end tokens are not forbidden, as in transformers.
     ///
     /// **Errors** when it forbids a run of several tokens, which is not implemented.
     pub fn forbidding_as(mut self, config: &Value) -> Result<Generation> {
+        let ends = ends(config);
         for word in config.get("bad_words_ids").and_then(Value::as_array).into_iter().flatten() {
             let only = word.as_array().filter(|ids| ids.len() == 1).and_then(|ids| ids[0].as_u64());
             let refused = || {
                 Error::Config(format!("bad_words_ids holds {word}, which is not implemented; expected [id]"))
             };
-            self.never.push(token(only.ok_or_else(refused)?));
+            let id = token(only.ok_or_else(refused)?);
+            if !ends.contains(&id) {
+                self.never.push(id);
+            }
         }
         Ok(self)
     }
@@ -141,6 +140,16 @@ impl Generation {
             false => Err(Error::Config(format!("{self:?} cannot be followed"))),
         }
     }
+}
+
+/// The end tokens that a `config.json` names.
+fn ends(config: &Value) -> Vec<u32> {
+    let ids = match config.get("eos_token_id") {
+        Some(Value::Array(ids)) => ids.clone(),
+        Some(id) => vec![id.clone()],
+        None => Vec::new(),
+    };
+    ids.iter().filter_map(Value::as_u64).map(token).collect()
 }
 
 /// What is no token of any vocabulary stays one, and is refused with the others.
