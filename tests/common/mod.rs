@@ -108,7 +108,18 @@ pub fn poison(device: &Device) {
 /// The text that names of cases must contain, of test files that count their cases themselves: what stands behind
 /// `--`, and empty without it.
 pub fn filter() -> String {
-    std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default()
+    // What follows these is theirs: `-- --test-threads 1` filters nothing.
+    const WITH_VALUE: [&str; 6] =
+        ["--test-threads", "--skip", "--format", "--color", "--logfile", "--shuffle-seed"];
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        if WITH_VALUE.contains(&argument.as_str()) {
+            arguments.next();
+        } else if !argument.starts_with('-') {
+            return argument;
+        }
+    }
+    String::new()
 }
 
 /// Whether a folder's own name contains the filter, wherever the folder lies.
