@@ -49,6 +49,7 @@ pub use ops::elementwise::elementwise;
 pub use ops::loss::{CrossEntropy, Reduction};
 pub use rng::Rng;
 pub use tensor::autograd::{Gradients, edge, inference, training};
+pub use tensor::recompute::{recomputed, recomputing};
 pub use tensor::{Gradcheck, Tensor, gradcheck};
 
 /// The README's program compiles, or the documentation tests fail.

@@ -37,7 +37,8 @@ pub fn step(options: &Options) {
     let batch = model.batch(&texts, Side::Right).expect("tokens below the vocabulary");
     let targets = Ids::new(next, [rows * time], vocabulary as usize).expect("tokens below the vocabulary");
     let loss = || model.forward(&batch).flatten(0, 1).cross_entropy(&targets);
-    let mut trainer = Trainer::new(tuned, AdamW::new(0.01), Schedule::constant(1e-4));
+    let mut trainer =
+        Trainer::new(tuned, AdamW::new(0.01), Schedule::constant(1e-4)).recomputing(options.recompute);
     measure_steps(options, rows * time, || trainer.step(loss).expect("a finite loss").loss);
 }
 

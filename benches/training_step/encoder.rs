@@ -45,11 +45,11 @@ pub fn step(options: &Options) {
     if options.work == "W1" {
         let tuned = with_lora(&model);
         set_weights(&model);
-        let mut trainer = Trainer::new(tuned, optimizer, schedule);
+        let mut trainer = Trainer::new(tuned, optimizer, schedule).recomputing(options.recompute);
         measure_steps(options, SIZES.iter().product(), || trainer.step(loss).expect("a finite loss").loss);
     } else {
         set_weights(&model);
-        let mut trainer = Trainer::new(&model, optimizer, schedule);
+        let mut trainer = Trainer::new(&model, optimizer, schedule).recomputing(options.recompute);
         measure_steps(options, SIZES.iter().product(), || trainer.step(loss).expect("a finite loss").loss);
     }
 }

@@ -14,7 +14,8 @@
 //! | W5 | single kernels: products, softmax, layer norm, GELU |
 //!
 //! Weights and tokens come from a small integer hash, so that every framework computes the same
-//! numbers: equal losses prove equal work. `--profile` prints where the time of a step goes.
+//! numbers: equal losses prove equal work. `--profile` prints where the time of a step goes; `--recompute` keeps
+//! only the input of each block (W1 to W3).
 
 #[path = "../../examples/common/curves.rs"]
 mod curves;
@@ -34,6 +35,7 @@ struct Options {
     warmup: usize,
     peer: String,
     profile: bool,
+    recompute: bool,
     device: Device,
 }
 
@@ -51,6 +53,7 @@ fn main() {
         warmup: number("--warmup", "3"),
         peer: value("--peer", "engrad"),
         profile: arguments.iter().any(|argument| argument == "--profile"),
+        recompute: arguments.iter().any(|argument| argument == "--recompute"),
         device: value("--device", "cpu").parse().expect("a device of this machine"),
     };
     rayon::ThreadPoolBuilder::new().num_threads(options.threads).build_global().expect("the first pool");

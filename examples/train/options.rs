@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use engrad::tasks::{Generation, Understanding, nearest};
 use engrad::{Device, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -166,6 +166,10 @@ pub struct Settings {
     /// Steps between checkpoints: what a kill can lose
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
     pub checkpoint: u64,
+    /// Keep only the input of each block, and compute the rest again in the backward pass: less memory, more time
+    #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1,
+        require_equals = true, default_missing_value = "true")]
+    pub recompute: bool,
     /// cpu, gpu, or reference: every kernel in f64 and plain loops, exact and slow
     #[arg(long, default_value = "cpu", value_parser = device)]
     pub device: String,
@@ -287,7 +291,10 @@ fn flags(path: &Path, table: &toml::Table) -> Result<Vec<String>> {
             toml::Value::String(text) => text.clone(),
             toml::Value::Integer(number) => number.to_string(),
             toml::Value::Float(number) => number.to_string(),
-            other => return Err(malformed(format!("{key} is {other}, expected a number or a text"))),
+            toml::Value::Boolean(yes) => yes.to_string(),
+            other => {
+                return Err(malformed(format!("{key} is {other}, expected one number, text, true or false")));
+            }
         };
         // One word, because a value may begin with a hyphen.
         flags.push(format!("--{key}={value}"));

@@ -28,6 +28,17 @@ fn a_run_is_repeated_by_its_own_settings() {
 }
 
 #[test]
+fn a_run_that_keeps_less_ends_with_the_same_bits() {
+    let directory = tiny();
+    let runs = [("kept", "--recompute=false"), ("again", "--recompute")].map(|(name, flag)| {
+        let outcome = go(settings(directory.path(), name, &["--steps=5", "--adapter-dropout=0.1", flag]));
+        assert_eq!(outcome.steps, 5);
+        directory.path().join(name)
+    });
+    assert!(remains(&runs[0]) == remains(&runs[1]));
+}
+
+#[test]
 fn flags_win_over_the_file_and_its_mistakes_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.toml");
@@ -37,15 +48,17 @@ fn flags_win_over_the_file_and_its_mistakes_are_named() {
         options::read(&words.iter().chain(more).map(OsString::from).collect::<Vec<_>>())
     };
     let settings =
-        read("rank = 4\nrate = 1e-3\ntask = \"rte\"\nwarm-up = 0", &["--rank", "16"]).unwrap().settings;
+        read("rank = 4\nrate = 1e-3\ntask = \"rte\"\nwarm-up = 0\nrecompute = true", &["--rank", "16"]);
+    let settings = settings.unwrap().settings;
     assert_eq!((settings.rank, settings.rate, &*settings.task, settings.warm_up), (16, 1e-3, "rte", 0.0));
+    assert!(settings.recompute);
     for (text, expected) in [
         ("rnak = 4", "rnak is no setting; did you mean rank?"),
         ("warmup = 4", "did you mean warm-up?"),
         ("rank = 0", "invalid value '0' for '--rank <RANK>'"),
         ("rate = -1.0", "expected a number above 0"),
         ("method = \"lorra\"", "did you mean lora?"),
-        ("rank = [4]", "rank is [4], expected a number or a text"),
+        ("rank = [4]", "rank is [4], expected one number, text, true or false"),
         ("rank = ", "line 1, column"),
     ] {
         let error = read(text, &[]).unwrap_err().to_string();

@@ -104,7 +104,8 @@ pub fn train<W: Work>(
     let warm_up = (settings.warm_up * steps as f64) as u64;
     let schedule = Schedule::linear(settings.rate, warm_up, steps);
     let optimiser = AdamW::new(settings.weight_decay);
-    let mut trainer = Trainer::new(subject, optimiser, schedule).clipped(settings.clip).seeded(settings.seed);
+    let trainer = Trainer::new(subject, optimiser, schedule).clipped(settings.clip).seeded(settings.seed);
+    let mut trainer = trainer.recomputing(settings.recompute);
     folder.begin(settings)?;
     if folder.checkpoint().exists() {
         trainer.resume(folder.checkpoint())?;

@@ -4,6 +4,8 @@
 //! Every model is a stack of these; what differs is data.
 //! Read next: `models/`, where each file builds its blocks and says what stands around them.
 
+use std::sync::Arc;
+
 use super::attention::Attention;
 use super::cache::{BlockCache, Cache};
 use super::feed_forward::FeedForward;
@@ -12,6 +14,7 @@ use super::norm::Norm;
 use super::rotary::Rotation;
 use crate::ops::attention::Mask;
 use crate::tensor::Tensor;
+use crate::tensor::recompute::{is_recomputing, recomputed};
 
 /// Where the norm of a residual part stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,18 +46,19 @@ pub struct Block {
 }
 
 /// What all blocks of a stack see besides their input.
-pub struct Surroundings<'a> {
+#[derive(Clone)]
+pub struct Surroundings {
     /// Which tokens of the text may be looked at.
-    pub mask: &'a Mask,
+    pub mask: Mask,
     /// How positions turn queries and keys.
-    pub rotation: Option<&'a Rotation>,
+    pub rotation: Option<Rotation>,
     /// What blocks with attention across look at, and which of it.
-    pub memory: Option<(&'a Tensor, &'a Mask)>,
+    pub memory: Option<(Tensor, Mask)>,
 }
 
-impl<'a> Surroundings<'a> {
+impl Surroundings {
     /// A mask alone.
-    pub fn of(mask: &'a Mask) -> Surroundings<'a> {
+    pub fn of(mask: Mask) -> Surroundings {
         Surroundings { mask, rotation: None, memory: None }
     }
 }
@@ -66,10 +70,10 @@ impl Block {
     #[track_caller]
     pub fn forward(&self, x: &Tensor, around: &Surroundings, kept: Option<&mut BlockCache>) -> Tensor {
         let (own, kept_across) = kept.map(|kept| (&mut kept.own, &mut kept.across)).unzip();
-        let attend = |x: &Tensor| self.attention.forward(x, around.mask, around.rotation, own);
+        let attend = |x: &Tensor| self.attention.forward(x, &around.mask, around.rotation.as_ref(), own);
         let mut x = self.residual(x, &self.attention_norm, attend);
         if let Some((across, norm)) = &self.across {
-            let (memory, mask) = around.memory.expect("a block that looks across needs a memory");
+            let (memory, mask) = around.memory.as_ref().expect("a block that looks across needs a memory");
             x = self.residual(&x, norm, |x| across.across(x, memory, mask, kept_across));
         }
         self.residual(&x, &self.norm, |x| self.feed_forward.forward(x))
@@ -107,7 +111,7 @@ impl Module for Block {
 
 /// The input and the output of each block in turn: each `[batch, time, width]`.
 #[track_caller]
-pub(super) fn states(blocks: &[Block], x: Tensor, around: &Surroundings) -> Vec<Tensor> {
+pub(super) fn states(blocks: &[Arc<Block>], x: Tensor, around: &Surroundings) -> Vec<Tensor> {
     states_with(&mut Cache::none(Vec::new()), blocks, x, around)
 }
 
@@ -115,13 +119,20 @@ pub(super) fn states(blocks: &[Block], x: Tensor, around: &Surroundings) -> Vec<
 #[track_caller]
 pub(super) fn states_with(
     cache: &mut Cache,
-    blocks: &[Block],
+    blocks: &[Arc<Block>],
     x: Tensor,
     around: &Surroundings,
 ) -> Vec<Tensor> {
     let mut states = vec![x];
     for (number, block) in blocks.iter().enumerate() {
-        states.push(block.forward(&states[number], around, cache.block(number)));
+        let x = &states[number];
+        states.push(match cache.block(number) {
+            None if is_recomputing() => {
+                let (block, x, around) = (block.clone(), x.clone(), around.clone());
+                recomputed(move || block.forward(&x, &around, None))
+            }
+            kept => block.forward(x, around, kept),
+        });
     }
     states
 }
@@ -131,16 +142,14 @@ pub(super) fn states_with(
 #[track_caller]
 pub(super) fn states_after(
     cache: &mut Cache,
-    blocks: &[Block],
+    blocks: &[Arc<Block>],
     x: Tensor,
-    rotation: Option<&Rotation>,
+    rotation: Option<Rotation>,
     bias: Option<&Tensor>,
 ) -> Vec<Tensor> {
     let (time, mask) = (x.size(1), cache.mask(x.size(1), &x.device()));
     let mask = bias.map_or(mask.clone(), |bias| mask.with_bias(bias));
-    let memory = cache.memory().cloned();
-    let memory = memory.as_ref().map(|(memory, mask)| (memory, mask));
-    let around = Surroundings { mask: &mask, rotation, memory };
+    let around = Surroundings { mask, rotation, memory: cache.memory().cloned() };
     let states = states_with(cache, blocks, x, &around);
     cache.advance(time);
     states

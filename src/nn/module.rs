@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use super::param::Param;
 use super::pattern::Pattern;
@@ -17,6 +18,17 @@ pub trait Module {
     /// Where an adapter may sit, if this module is a layer that has such a place.
     fn socket(&self) -> Option<&Socket> {
         None
+    }
+}
+
+/// A module that several hold is walked as itself.
+impl<M: Module + ?Sized> Module for Arc<M> {
+    fn walk(&self, at: &mut Walker<'_>) {
+        (**self).walk(at);
+    }
+
+    fn socket(&self) -> Option<&Socket> {
+        (**self).socket()
     }
 }
 

@@ -97,6 +97,7 @@ impl Rotary {
 }
 
 /// Cosines and sines of the angles, `[1 or batch, 1, time, head/2]`.
+#[derive(Clone)]
 pub struct Rotation {
     cos: Tensor,
     sin: Tensor,

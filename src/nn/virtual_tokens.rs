@@ -4,6 +4,8 @@
 //! of each block, which enter as if a cache had kept them (prefix tuning). Models know only this place.
 //! Read next: `cache.rs`, then `adapters/prompt_tuning.rs`.
 
+use std::sync::Arc;
+
 use super::block::Block;
 use super::cache::Cache;
 use super::embedding::Embedding;
@@ -36,8 +38,8 @@ pub struct VirtualTokens(Socket);
 
 impl VirtualTokens {
     /// The place before these blocks, which read the vectors of a table.
-    pub fn new(tokens: &Embedding, blocks: &[Block]) -> VirtualTokens {
-        let sizes = |block: &Block| Stack {
+    pub fn new(tokens: &Embedding, blocks: &[Arc<Block>]) -> VirtualTokens {
+        let sizes = |block: &Arc<Block>| Stack {
             blocks: blocks.len(),
             width: tokens.weight().sizes()[1],
             key_heads: block.attention.key_heads,

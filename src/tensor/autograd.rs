@@ -24,24 +24,24 @@ type Pull = Box<dyn Fn(&Tensor) -> Vec<Tensor> + Send + Sync>;
 
 /// An op's place in the history.
 pub struct Node {
-    id: u64,
+    pub(super) id: u64,
     name: &'static str,
-    edges: Vec<Edge>,
+    pub(super) edges: Vec<Edge>,
     keep: AtomicBool,
 }
 
 /// The way back to one input, or to several whose gradients come out of one computation: what was kept,
 /// and how a gradient is pulled through.
 pub struct Edge {
-    inputs: Vec<Input>,
-    pull: Pull,
+    pub(super) inputs: Vec<Input>,
+    pub(super) pull: Pull,
 }
 
 /// Where an edge leads.
-struct Input {
-    node: Arc<Node>,
+pub(super) struct Input {
+    pub(super) node: Arc<Node>,
     /// Of the input; a gradient of broadcast sizes is summed to these.
-    sizes: Vec<usize>,
+    pub(super) sizes: Vec<usize>,
 }
 
 impl Input {
@@ -51,11 +51,17 @@ impl Input {
     }
 }
 
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
 impl Node {
-    fn new(name: &'static str, edges: Vec<Edge>) -> Arc<Node> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
+    pub(super) fn new(name: &'static str, edges: Vec<Edge>) -> Arc<Node> {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Arc::new(Node { id, name, edges, keep: AtomicBool::new(false) })
+    }
+
+    /// No node made so far has this number or a larger one.
+    pub(super) fn next_id() -> u64 {
+        NEXT.load(Ordering::Relaxed)
     }
 
     /// The op's name; "leaf" for a tensor that gradients are asked of.
@@ -184,28 +190,8 @@ impl Tensor {
         if self.sizes() != g.sizes() {
             refuse("backward_with", format_args!("{:?} and a gradient of {:?}", self.sizes(), g.sizes()));
         }
-        let mut gradients = HashMap::new();
-        let mut pending = BTreeMap::new();
-        if let Some(node) = self.node {
-            pending.insert(node.id, (node, g.detach()));
-        }
         drop(self.array);
-        while let Some((id, (node, g))) = pending.pop_last() {
-            for edge in &node.edges {
-                for (input, part) in edge.inputs.iter().zip((edge.pull)(&g)) {
-                    let part = part.sum_to(&input.sizes);
-                    let total = match pending.remove(&input.node.id) {
-                        Some((_, sum)) => sum + part,
-                        None => part,
-                    };
-                    pending.insert(input.node.id, (input.node.clone(), total));
-                }
-            }
-            if node.is_leaf() || node.keep.load(Ordering::Relaxed) {
-                gradients.insert(id, g);
-            }
-        }
-        Gradients { gradients }
+        Gradients { gradients: self.node.map(|node| pull_back(node, g.detach(), 0)).unwrap_or_default() }
     }
 
     /// Draws the history as indented text, one op per line; a part that was shown is named again only.
@@ -238,6 +224,30 @@ impl Tensor {
             .collect();
         self.sum_keep(&repeated[..]).reshape(sizes)
     }
+}
+
+/// Pulls the gradient of a node back to the leaves, or to what was made before number `since`. Gives the
+/// gradients there, and those that are to be kept on the way.
+pub(super) fn pull_back(node: Arc<Node>, g: Tensor, since: u64) -> HashMap<u64, Tensor> {
+    let mut gradients = HashMap::new();
+    let mut pending = BTreeMap::from([(node.id, (node, g))]);
+    while let Some((id, (node, g))) = pending.pop_last() {
+        let edges = if id < since { &[][..] } else { &node.edges };
+        for edge in edges {
+            for (input, part) in edge.inputs.iter().zip((edge.pull)(&g)) {
+                let part = part.sum_to(&input.sizes);
+                let total = match pending.remove(&input.node.id) {
+                    Some((_, sum)) => sum + part,
+                    None => part,
+                };
+                pending.insert(input.node.id, (input.node.clone(), total));
+            }
+        }
+        if edges.is_empty() || node.keep.load(Ordering::Relaxed) {
+            gradients.insert(id, g);
+        }
+    }
+    gradients
 }
 
 /// The gradients of one backward pass, by tensor.
@@ -287,12 +297,12 @@ impl fmt::Debug for Gradients {
 }
 
 thread_local! {
-    static RECORDING: Cell<bool> = const { Cell::new(true) };
-    static RANDOMNESS: RefCell<Option<Rng>> = const { RefCell::new(None) };
+    pub(super) static RECORDING: Cell<bool> = const { Cell::new(true) };
+    pub(super) static RANDOMNESS: RefCell<Option<Rng>> = const { RefCell::new(None) };
 }
 
 /// Restores a thread's setting even when the body panics.
-struct Restore<F: FnMut()>(F);
+pub(super) struct Restore<F: FnMut()>(pub(super) F);
 
 impl<F: FnMut()> Drop for Restore<F> {
     fn drop(&mut self) {

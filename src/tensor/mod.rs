@@ -2,10 +2,11 @@
 //!
 //! A tensor never changes; a new value is a new tensor, and cloning copies a handle only. Making,
 //! reading and printing are here; what can be computed is in `ops/`.
-//! Read next: `autograd.rs`, how a history is walked back.
+//! Read next: `autograd.rs`, how a history is walked back; `recompute.rs`, how parts of it need not be kept.
 
 pub mod autograd;
 mod gradcheck;
+pub(crate) mod recompute;
 
 use std::f64::consts::PI;
 use std::fmt;

@@ -14,6 +14,7 @@ use crate::optim::{Optimizer, Schedule};
 use crate::rng::Rng;
 use crate::tensor::Tensor;
 use crate::tensor::autograd::{Gradients, training};
+use crate::tensor::recompute::recomputing;
 
 /// Parameters that share a factor on the learning rate and on the weight decay.
 #[derive(Clone, Debug)]
@@ -117,13 +118,14 @@ pub struct Trainer<T: Trainable, O: Optimizer> {
     schedule: Schedule,
     clip: Option<f64>,
     seed: u64,
+    recompute: bool,
     pub(super) step: u64,
 }
 
 impl<T: Trainable, O: Optimizer> Trainer<T, O> {
     /// A trainer at step 0, without clipping, with seed 0.
     pub fn new(subject: T, optimizer: O, schedule: Schedule) -> Trainer<T, O> {
-        Trainer { subject, optimizer, schedule, clip: None, seed: 0, step: 0 }
+        Trainer { subject, optimizer, schedule, clip: None, seed: 0, recompute: false, step: 0 }
     }
 
     /// Scales gradients down whenever their common length exceeds `limit`.
@@ -135,6 +137,13 @@ impl<T: Trainable, O: Optimizer> Trainer<T, O> {
     /// Draws dropout masks from this seed (and the step's number).
     pub fn seeded(mut self, seed: u64) -> Trainer<T, O> {
         self.seed = seed;
+        self
+    }
+
+    /// Keeps only the input of each block and computes the rest again in the backward pass (gradient
+    /// checkpointing, see [`recomputing`]): less memory for more time, and the same results.
+    pub fn recomputing(mut self, recompute: bool) -> Trainer<T, O> {
+        self.recompute = recompute;
         self
     }
 
@@ -164,7 +173,10 @@ impl<T: Trainable, O: Optimizer> Trainer<T, O> {
         let mut total = 0.0;
         let mut gradients = Gradients::default();
         for part in 0..parts {
-            let mut value = training(rng.next_seed(), || loss(part));
+            let mut value = training(rng.next_seed(), || match self.recompute {
+                true => recomputing(|| loss(part)),
+                false => loss(part),
+            });
             if let Some(penalty) = self.subject.adapters().and_then(Adapted::penalty) {
                 value = value + penalty;
             }

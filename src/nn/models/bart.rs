@@ -4,6 +4,8 @@
 //! BART learns its positions (the first two rows of the table are not used) and normalises the first
 //! hidden state; Marian computes its positions from sines and does not.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -148,7 +150,7 @@ impl BartConfig {
             unused: self.unused(),
             norm: (self.model_type == Kind::Bart).then(|| fresh.layer_norm(width, EPS)),
             dropout: self.dropout,
-            blocks: (0..layers).map(|_| self.block(heads, hidden, across, fresh)).collect(),
+            blocks: (0..layers).map(|_| Arc::new(self.block(heads, hidden, across, fresh))).collect(),
         }
     }
 
@@ -200,7 +202,7 @@ struct Half {
     unused: usize,
     norm: Option<LayerNorm>,
     dropout: f64,
-    blocks: Vec<Block>,
+    blocks: Vec<Arc<Block>>,
 }
 
 impl Half {
@@ -284,7 +286,7 @@ impl Seq2Seq for Bart {
     fn encode(&self, source: &Sequences) -> Tensor {
         let x = self.encoder.placed(&self.embed(&source.ids), &Cache::none(source.starts()));
         let mask = source_mask(source, &x.device());
-        states(&self.encoder.blocks, x, &Surroundings::of(&mask)).pop().expect("at least the input")
+        states(&self.encoder.blocks, x, &Surroundings::of(mask)).pop().expect("at least the input")
     }
 
     fn start(&self) -> u32 {

@@ -3,6 +3,8 @@
 //! GPT-2 and the Llama family are two ways to fill in this picture.
 //! Read next: `gpt2.rs`, `llama.rs`, then `generate/`.
 
+use std::sync::Arc;
+
 use super::batch::{Sequences, Side};
 use crate::device::Device;
 use crate::device::array::Ids;
@@ -94,7 +96,7 @@ pub struct Decoder {
     /// The probability with which an element of the first hidden state is dropped in training.
     pub dropout: f64,
     /// The stack.
-    pub blocks: Vec<Block>,
+    pub blocks: Vec<Arc<Block>>,
     /// On the last hidden state.
     pub norm: Norm,
     /// The names of these parts.
@@ -121,7 +123,7 @@ impl Decoder {
             Positions::Rotary(rotary) => (x, Some(rotary.at(&cache.positions(time), &self.device()))),
         };
         let x = x.dropout(self.dropout);
-        let mut states = states_after(cache, &self.blocks, x, rotation.as_ref(), None);
+        let mut states = states_after(cache, &self.blocks, x, rotation, None);
         let last = states.pop().expect("at least the input");
         states.push(self.norm.forward(&last));
         states

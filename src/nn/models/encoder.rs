@@ -5,6 +5,7 @@
 //! Read next: `heads.rs`.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::batch::{TokenBatch, longest};
 pub use super::encoder_config::{EncoderConfig, Family};
@@ -98,7 +99,7 @@ pub struct Encoder {
     config: EncoderConfig,
     virtual_tokens: VirtualTokens,
     embeddings: Embeddings,
-    layers: Vec<Block>,
+    layers: Vec<Arc<Block>>,
     pooler: Option<Linear>,
 }
 
@@ -130,7 +131,8 @@ impl Encoder {
             norm: fresh.layer_norm(width, config.layer_norm_eps),
             dropout: config.hidden_dropout_prob,
         };
-        let layers: Vec<Block> = (0..config.num_hidden_layers).map(|_| block(config, fresh)).collect();
+        let layers: Vec<Arc<Block>> =
+            (0..config.num_hidden_layers).map(|_| Arc::new(block(config, fresh))).collect();
         let pooler = Some(fresh.linear(width, width));
         let virtual_tokens = VirtualTokens::new(&embeddings.word, &layers);
         Ok(Encoder { family, config: config.clone(), virtual_tokens, embeddings, layers, pooler })
@@ -259,7 +261,7 @@ impl Encoder {
         let lengths: Vec<usize> = batch.lengths.iter().map(|length| virtual_tokens + length).collect();
         let mask = Mask::lengths(&lengths, virtual_tokens + batch.time(), &first.device())
             .expect("a batch has valid lengths");
-        states_with(&mut cache, &self.layers, first, &Surroundings::of(&mask))
+        states_with(&mut cache, &self.layers, first, &Surroundings::of(mask))
     }
 
     /// The last layer's state of the first token, which may be a virtual one: `[batch, width]`.

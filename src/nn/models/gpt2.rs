@@ -3,6 +3,8 @@
 //!
 //! Its four matrices per block lie as `[in, out]` in the files, and as `[out, in]` here.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -114,7 +116,8 @@ impl Gpt2Config {
         let width = self.n_embd;
         let tokens = fresh.table(self.vocab_size, width);
         let positions = Positions::Learned(fresh.table(self.n_positions, width));
-        let blocks: Vec<Block> = (0..self.n_layer).map(|layer| self.block(layer, fresh)).collect();
+        let blocks: Vec<Arc<Block>> =
+            (0..self.n_layer).map(|layer| Arc::new(self.block(layer, fresh))).collect();
         fresh.deviate(self.initializer_range);
         Ok(Decoder {
             virtual_tokens: VirtualTokens::new(&tokens, &blocks),

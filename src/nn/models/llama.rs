@@ -4,6 +4,8 @@
 //! Mistral and Qwen2 are the same picture: the first without its sliding window, the second with biases
 //! on queries, keys and values.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -151,7 +153,8 @@ impl LlamaConfig {
         self.check()?;
         fresh.deviate(self.initializer_range);
         let tokens = fresh.table(self.vocab_size, self.hidden_size);
-        let blocks: Vec<Block> = (0..self.num_hidden_layers).map(|_| self.block(fresh)).collect();
+        let blocks: Vec<Arc<Block>> =
+            (0..self.num_hidden_layers).map(|_| Arc::new(self.block(fresh))).collect();
         Ok(Decoder {
             virtual_tokens: VirtualTokens::new(&tokens, &blocks),
             tokens,

@@ -1,6 +1,8 @@
 //! T5 (arXiv 1910.10683): pre-norm blocks with root-mean-square norms and no biases; positions are a
 //! learned bias on the scores, shared by all blocks; scores are not scaled.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::batch::Sequences;
@@ -131,7 +133,7 @@ impl T5Config {
 
     fn stack(&self, layers: usize, decoder: bool, fresh: &mut Fresh) -> Result<Stack> {
         let activation = self.activation()?;
-        let blocks = (0..layers).map(|_| self.block(activation, decoder, fresh)).collect();
+        let blocks = (0..layers).map(|_| Arc::new(self.block(activation, decoder, fresh))).collect();
         fresh.deviate((self.d_model as f64).powf(-0.5));
         Ok(Stack {
             bias: RelativeBias {
@@ -219,7 +221,7 @@ const ACROSS: [&str; 4] = [
 /// An encoder or a decoder, without the token vectors.
 struct Stack {
     bias: RelativeBias,
-    blocks: Vec<Block>,
+    blocks: Vec<Arc<Block>>,
     norm: RmsNorm,
     dropout: f64,
 }
@@ -299,7 +301,7 @@ impl Seq2Seq for T5 {
         let (x, time) = (self.tokens.forward(&source.ids), source.time());
         let mask = source_mask(source, &x.device()).with_bias(&self.encoder.bias.forward(0, time, time));
         let x = x.dropout(self.encoder.dropout);
-        self.encoder.finished(states(&self.encoder.blocks, x, &Surroundings::of(&mask)))
+        self.encoder.finished(states(&self.encoder.blocks, x, &Surroundings::of(mask)))
     }
 
     fn start(&self) -> u32 {

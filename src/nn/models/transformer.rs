@@ -3,6 +3,8 @@
 //!
 //! Names and defaults are those of PyTorch's `nn.Transformer`, so its state dictionaries load.
 
+use std::sync::Arc;
+
 use crate::error::refuse;
 use crate::nn::attention::{Attention, Projections};
 use crate::nn::block::{Block, Order, Surroundings, states};
@@ -89,9 +91,9 @@ impl TransformerConfig {
 
 /// An encoder and a decoder, each with a norm at its end.
 pub struct Transformer {
-    encoder: Vec<Block>,
+    encoder: Vec<Arc<Block>>,
     encoder_norm: LayerNorm,
-    decoder: Vec<Block>,
+    decoder: Vec<Arc<Block>>,
     decoder_norm: LayerNorm,
 }
 
@@ -107,9 +109,9 @@ impl Transformer {
         }
         fresh.deviate((width as f64).powf(-0.5));
         Transformer {
-            encoder: (0..config.encoder_layers).map(|_| config.block(false, fresh)).collect(),
+            encoder: (0..config.encoder_layers).map(|_| Arc::new(config.block(false, fresh))).collect(),
             encoder_norm: fresh.layer_norm(width, EPS),
-            decoder: (0..config.decoder_layers).map(|_| config.block(true, fresh)).collect(),
+            decoder: (0..config.decoder_layers).map(|_| Arc::new(config.block(true, fresh))).collect(),
             decoder_norm: fresh.layer_norm(width, EPS),
         }
     }
@@ -117,7 +119,7 @@ impl Transformer {
     /// `source: [batch, time, width] -> [batch, time, width]`; the mask says what may be looked at.
     #[track_caller]
     pub fn encode(&self, source: &Tensor, mask: &Mask) -> Tensor {
-        let states = states(&self.encoder, source.clone(), &Surroundings::of(mask));
+        let states = states(&self.encoder, source.clone(), &Surroundings::of(mask.clone()));
         self.encoder_norm.forward(&states[states.len() - 1])
     }
 
@@ -125,7 +127,8 @@ impl Transformer {
     /// output.
     #[track_caller]
     pub fn decode(&self, target: &Tensor, mask: &Mask, memory: &Tensor, memory_mask: &Mask) -> Tensor {
-        let around = Surroundings { mask, rotation: None, memory: Some((memory, memory_mask)) };
+        let memory = Some((memory.clone(), memory_mask.clone()));
+        let around = Surroundings { mask: mask.clone(), rotation: None, memory };
         let states = states(&self.decoder, target.clone(), &around);
         self.decoder_norm.forward(&states[states.len() - 1])
     }
