@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use super::gemm::{Addend, Matrices, gemm_here};
 use super::matmul::matrix_offsets;
 use super::memory::with_scratch;
-use super::reduce::{dot, max, sum};
+use super::reduce::{dot, largest_number, sum};
 use super::simd::simd;
 use super::{GRAIN, math};
 use crate::device::array::Array;
@@ -273,7 +273,7 @@ fn has_hidden_row(sums: &[f32]) -> bool {
 simd! {
     fn exponentials(scores: &mut [f32], width: usize, sums: &mut [f32]) {
         for (row, sums) in scores.chunks_exact_mut(width).zip(sums.chunks_exact_mut(2)) {
-            let largest = max(row);
+            let largest = largest_number(row);
             row.iter_mut().for_each(|x| *x = math::exp(*x - largest));
             (sums[0], sums[1]) = (largest, sum(row));
         }

@@ -1,7 +1,7 @@
 //! Cross-entropy of rows of logits, without ever storing probabilities.
 
 use super::math;
-use super::reduce::{max, sum};
+use super::reduce::{largest_number, sum};
 use super::simd::simd;
 use crate::device::array::{Array, Ids};
 
@@ -26,7 +26,7 @@ pub fn cross_entropy(logits: &Array, targets: &Ids, losses: &mut [f32], log_sums
 simd! {
     /// `log(sum(exp(x)))` of a row, shifted by its maximum so that nothing overflows.
     fn log_sum_exp(row: &[f32]) -> f32 {
-        let shift = max(row);
+        let shift = largest_number(row);
         let mut terms = [0.0; BLOCK];
         let mut total = 0.0;
         for x in row.chunks(BLOCK) {

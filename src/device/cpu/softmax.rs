@@ -1,7 +1,7 @@
 //! Softmax of rows and its gradient, one row at a time while it lies in the cache.
 
 use super::math;
-use super::reduce::{dot, max, sum};
+use super::reduce::{dot, largest_number, sum};
 use super::simd::simd;
 use crate::device::array::Array;
 
@@ -26,7 +26,7 @@ pub fn softmax_grad(y: &Array, g: &Array, x: &mut [f32]) {
 simd! {
     fn softmax_rows(x: &[f32], width: usize, y: &mut [f32]) {
         for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-            let shift = max(x);
+            let shift = largest_number(x);
             y.iter_mut().zip(x).for_each(|(y, &x)| *y = math::exp(x - shift));
             let factor = 1.0 / sum(y);
             y.iter_mut().for_each(|y| *y *= factor);
