@@ -18,7 +18,7 @@ thread_local! {
 }
 
 /// Runs `body` so that models keep only the input of each block, and compute the rest again in the backward
-/// pass: less memory for about a third more time, and the same gradients. (They are the same bits, but for
+/// pass: less memory for a third (with adapters a half) more time, and the same gradients. (The same bits, but for
 /// tensors that several blocks look at: the gradients of a block are added up first.) Blocks whose keys and
 /// values are kept (prefix tuning, generation) are computed as ever.
 pub fn recomputing<R>(body: impl FnOnce() -> R) -> R {

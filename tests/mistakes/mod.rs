@@ -1,8 +1,18 @@
 //! Every mistake in the files of tasks is reported with file, line and column.
 
+use std::path::Path;
+
 use engrad::tasks::{Generation, Understanding};
 
 use super::directory;
+
+/// Reading a directory of this one file fails, at the place and in the words expected.
+fn refused(file: &str, bytes: &[u8], expected: &str, read: impl Fn(&Path) -> engrad::Result<()>) {
+    let directory = directory(&[(file, bytes)]);
+    let found = read(directory.path()).unwrap_err().to_string();
+    let expected = format!("{}, {expected}", directory.path().join(file).display());
+    assert!(found.contains(&expected), "{found}\nexpected {expected}");
+}
 
 #[test]
 fn every_mistake_in_a_table_is_reported_with_file_line_and_column() {
@@ -81,10 +91,7 @@ fn every_mistake_in_a_table_is_reported_with_file_line_and_column() {
         ),
     ];
     for (task, file, bytes, expected) in mistakes {
-        let directory = directory(&[(file, bytes)]);
-        let found = task.read(directory.path()).unwrap_err().to_string();
-        let expected = format!("{}, {expected}", directory.path().join(file).display());
-        assert!(found.contains(&expected), "{found}\nexpected {expected}");
+        refused(file, bytes, expected, |directory| task.read(directory).map(drop));
     }
 }
 
@@ -170,9 +177,6 @@ fn every_mistake_in_a_generation_file_is_reported_with_file_line_and_column() {
         ),
     ];
     for (task, file, bytes, expected) in mistakes {
-        let directory = directory(&[(file, bytes)]);
-        let found = task.read(directory.path()).unwrap_err().to_string();
-        let expected = format!("{}, {expected}", directory.path().join(file).display());
-        assert!(found.contains(&expected), "{found}\nexpected {expected}");
+        refused(file, bytes, expected, |directory| task.read(directory).map(drop));
     }
 }
