@@ -16,6 +16,7 @@ use super::matmul::matrix_offsets;
 use super::memory::with_scratch;
 use super::reduce::{dot, largest_number, sum};
 use super::simd::simd;
+use super::softmax::rows_at_once;
 use super::{GRAIN, math};
 use crate::device::array::Array;
 use crate::device::kernel::{AttentionInputs, MASKED};
@@ -272,10 +273,17 @@ fn has_hidden_row(sums: &[f32]) -> bool {
 
 simd! {
     fn exponentials(scores: &mut [f32], width: usize, sums: &mut [f32]) {
-        for (row, sums) in scores.chunks_exact_mut(width).zip(sums.chunks_exact_mut(2)) {
-            let largest = largest_number(row);
-            row.iter_mut().for_each(|x| *x = math::exp(*x - largest));
-            (sums[0], sums[1]) = (largest, sum(row));
+        let some = rows_at_once(width);
+        for (rows, sums) in scores.chunks_mut(some * width).zip(sums.chunks_mut(some * 2)) {
+            for (row, sums) in rows.chunks_exact(width).zip(sums.chunks_exact_mut(2)) {
+                sums[0] = largest_number(row);
+            }
+            for (row, sums) in rows.chunks_exact_mut(width).zip(sums.chunks_exact(2)) {
+                row.iter_mut().for_each(|x| *x = math::exp_of_negative(*x - sums[0]));
+            }
+            for (row, sums) in rows.chunks_exact(width).zip(sums.chunks_exact_mut(2)) {
+                sums[1] = sum(row);
+            }
         }
     }
 }
@@ -284,7 +292,7 @@ simd! {
     fn weights_again(scores: &mut [f32], width: usize, sums: &[f32]) {
         for (row, sums) in scores.chunks_exact_mut(width).zip(sums.chunks_exact(2)) {
             let (largest, factor) = (sums[0], 1.0 / sums[1]);
-            row.iter_mut().for_each(|x| *x = math::exp(*x - largest) * factor);
+            row.iter_mut().for_each(|x| *x = math::exp_of_negative(*x - largest) * factor);
         }
     }
 }

@@ -90,6 +90,17 @@ pub fn exp(x: f32) -> f32 {
     (1.0 + (rest + tail)) * power_of_two(half) * power_of_two(other_half)
 }
 
+/// e^x for x <= 0 and sums a little above; error at most 1.1 ulp, and 0 where `exp` is below 1.2e-38.
+///
+/// For terms that are added to a 1, as in a softmax: it takes two thirds of the time of [`exp`].
+#[inline(always)]
+pub fn exp_of_negative(x: f32) -> f32 {
+    // At -88, n is -127, whose place in the exponent field makes the factor 0; NaN passes.
+    let clamped = if -88.0 > x { -88.0 } else { x };
+    let (exponent, rest, tail) = exponential_parts(clamped);
+    (1.0 + (rest + tail)) * power_of_two(exponent)
+}
+
 /// e^x - 1 without cancellation near zero; error at most 1.8 ulp.
 #[inline(always)]
 pub fn exp_m1(x: f32) -> f32 {

@@ -6,8 +6,9 @@ use super::*;
 /// Functions under test: name, the `f32` version, the `f64` reference, allowed ulp.
 type Row = (&'static str, fn(f32) -> f32, fn(f64) -> f64, f64);
 
-const ROWS: [Row; 9] = [
+const ROWS: [Row; 10] = [
     ("exp", |x| exp(x), f64::exp, 1.1),
+    ("exp_of_negative", |x| exp_of_negative(as_exponent(x) as f32), |x| as_exponent(x).exp(), 1.1),
     ("exp_m1", |x| exp_m1(x), f64::exp_m1, 1.8),
     ("ln", |x| ln(x), f64::ln, 0.9),
     ("ln_1p", |x| ln_1p(x), f64::ln_1p, 1.5),
@@ -17,6 +18,12 @@ const ROWS: [Row; 9] = [
     ("sin", |x| sin(x), f64::sin, 1.7),
     ("cos", |x| cos(x), f64::cos, 1.7),
 ];
+
+/// An argument of `exp_of_negative` whose exponential is no subnormal: -87.3 to 0, and NaN.
+fn as_exponent(x: impl Into<f64>) -> f64 {
+    let magnitude: f64 = x.into().abs();
+    if magnitude > 87.3 { f64::from(-87.3_f32) } else { -magnitude }
+}
 
 /// Distance from the exact value in units in the last place of the exact
 /// value's binade (subnormal results count in the subnormal spacing).
@@ -86,10 +93,13 @@ fn special_cases() {
         assert!(function(f32::NAN).is_nan(), "{name} of NaN");
         assert!(function(-f32::NAN).is_nan(), "{name} of -NaN");
     }
-    let cases: [(&str, f32, f32); 27] = [
+    let cases: [(&str, f32, f32); 30] = [
         ("exp(0)", exp(0.0), 1.0),
         ("exp(-inf)", exp(-infinity), 0.0),
         ("exp(inf)", exp(infinity), infinity),
+        ("exp_of_negative(0)", exp_of_negative(0.0), 1.0),
+        ("exp_of_negative(-88)", exp_of_negative(-88.0), 0.0),
+        ("exp_of_negative(-inf)", exp_of_negative(-infinity), 0.0),
         ("exp(89)", exp(89.0), infinity),
         ("exp(-104)", exp(-104.0), 0.0),
         ("exp_m1(-0)", exp_m1(-0.0), -0.0),
@@ -224,5 +234,5 @@ fn vector_widths_agree() {
             }
         })*};
     }
-    check!(exp, exp_m1, ln, ln_1p, tanh, sigmoid, erf, sin, cos);
+    check!(exp, exp_of_negative, exp_m1, ln, ln_1p, tanh, sigmoid, erf, sin, cos);
 }
