@@ -22,11 +22,12 @@
 //! then rounded to `f32`. Beside each stand its interval and its error before
 //! and after that rounding; 2^-24 = 6.0e-8 is half a unit in the last place.
 //!
-//! Multiplication and addition are never fused: without the `fma` feature
-//! `f32::mul_add` is a slow library call, and leaving it out makes the results
-//! the same bits on every vector width. Constants are split into a high part
-//! with few significant bits, whose product with a small integer is exact, and
-//! a low part that carries the rest.
+//! `FMA` says whether the loop is compiled for a processor that multiplies and
+//! adds in one instruction, which is half of the work; without that, `mul_add`
+//! is a slow library call. So results are the same bits on every vector width
+//! of such processors, and others on those without. Constants are split into a
+//! high part with few significant bits, whose product with a small integer is
+//! exact, and a low part that carries the rest.
 //!
 //! The errors stated, in units in the last place (ulp), bound those measured
 //! against `f64` over every seventh `f32` bit pattern, by the ignored test
@@ -52,64 +53,75 @@ const EXPONENT_SHIFT: u32 = 23;
 /// Beyond this magnitude `sin` and `cos` return NaN (see [`sin`]).
 pub const TRIGONOMETRIC_LIMIT: f32 = 268_435_456.0;
 
+/// a b + c, rounded once if `FMA`.
+#[inline(always)]
+fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// The polynomial of these coefficients, highest power first, by Horner's rule.
+#[inline(always)]
+fn polynomial<const FMA: bool>(coefficients: &[f32], x: f32) -> f32 {
+    let sum = |sum, &coefficient| multiply_add::<FMA>(sum, x, coefficient);
+    coefficients[1..].iter().fold(coefficients[0], sum)
+}
+
 /// 2^n for -126 <= n <= 127, by placing n in the exponent field.
 #[inline(always)]
 fn power_of_two(exponent: i32) -> f32 {
     f32::from_bits(ONE_BITS.wrapping_add(exponent << EXPONENT_SHIFT) as u32)
 }
 
-/// Splits x = n ln 2 + r with |r| <= ln 2 / 2 and returns (n, r, e^r - 1 - r).
+/// Splits x = n ln 2 + r with |r| <= ln 2 / 2 and returns (n, e^r - 1).
 ///
 /// Writes e^r - 1 - r = r^2 q(r), with q of degree 4 on [-0.3473, 0.3473];
 /// error relative to e^r - 1 is 1.3e-8 (1.7e-8 with rounded coefficients).
 #[inline(always)]
-fn exponential_parts(x: f32) -> (i32, f32, f32) {
-    let shifted = x * core::f32::consts::LOG2_E + ROUND_SINGLE;
+fn exponential_parts<const FMA: bool>(x: f32) -> (i32, f32) {
+    let shifted = multiply_add::<FMA>(x, core::f32::consts::LOG2_E, ROUND_SINGLE);
     let exponent = (shifted.to_bits() as i32).wrapping_sub(ROUND_SINGLE.to_bits() as i32);
     let multiple = shifted - ROUND_SINGLE;
-    let rest = (x - multiple * LN_2_HIGH) - multiple * LN_2_LOW;
-    let mut polynomial = 1.388_249_7e-3;
-    polynomial = polynomial * rest + 8.366_647e-3;
-    polynomial = polynomial * rest + 4.166_720_4e-2;
-    polynomial = polynomial * rest + 0.166_665_42;
-    polynomial = polynomial * rest + 0.499_999_97;
-    (exponent, rest, rest * rest * polynomial)
+    let rest = multiply_add::<FMA>(-multiple, LN_2_HIGH, x);
+    let rest = multiply_add::<FMA>(-multiple, LN_2_LOW, rest);
+    let quotient =
+        polynomial::<FMA>(&[1.388_249_7e-3, 8.366_647e-3, 4.166_720_4e-2, 0.166_665_42, 0.499_999_97], rest);
+    (exponent, multiply_add::<FMA>(rest * rest, quotient, rest))
 }
 
 /// e^x; error at most 1.1 ulp, with gradual underflow below 1.2e-38.
 #[inline(always)]
-pub fn exp(x: f32) -> f32 {
+pub fn exp<const FMA: bool>(x: f32) -> f32 {
     // Outside these bounds the result is 0 or infinity already; NaN passes.
     let clamped = if 89.0 < x { 89.0 } else { x };
     let clamped = if -104.0 > clamped { -104.0 } else { clamped };
-    let (exponent, rest, tail) = exponential_parts(clamped);
+    let (exponent, minus_one) = exponential_parts::<FMA>(clamped);
     // 2^n in two factors: n itself reaches -150 and 128, outside the exponent
     // field, and the last multiplication rounds into the subnormal range.
     let half = exponent >> 1;
     let other_half = exponent.wrapping_sub(half);
-    (1.0 + (rest + tail)) * power_of_two(half) * power_of_two(other_half)
+    (1.0 + minus_one) * power_of_two(half) * power_of_two(other_half)
 }
 
 /// e^x for x <= 0 and sums a little above; error at most 1.1 ulp, and 0 where `exp` is below 1.2e-38.
 ///
 /// For terms that are added to a 1, as in a softmax: it takes two thirds of the time of [`exp`].
 #[inline(always)]
-pub fn exp_of_negative(x: f32) -> f32 {
+pub fn exp_of_negative<const FMA: bool>(x: f32) -> f32 {
     // At -88, n is -127, whose place in the exponent field makes the factor 0; NaN passes.
     let clamped = if -88.0 > x { -88.0 } else { x };
-    let (exponent, rest, tail) = exponential_parts(clamped);
-    (1.0 + (rest + tail)) * power_of_two(exponent)
+    let (exponent, minus_one) = exponential_parts::<FMA>(clamped);
+    (1.0 + minus_one) * power_of_two(exponent)
 }
 
 /// e^x - 1 without cancellation near zero; error at most 1.8 ulp.
 #[inline(always)]
-pub fn exp_m1(x: f32) -> f32 {
+pub fn exp_m1<const FMA: bool>(x: f32) -> f32 {
     let clamped = if 89.0 < x { 89.0 } else { x };
     let clamped = if -20.0 > clamped { -20.0 } else { clamped };
-    let (exponent, rest, tail) = exponential_parts(clamped);
+    let (exponent, minus_one) = exponential_parts::<FMA>(clamped);
     // e^x - 1 = 2^n (e^r - 1) + (2^n - 1), all halved so that n = 128 fits.
     let half_scale = power_of_two(exponent.wrapping_sub(1));
-    let half = half_scale * (rest + tail) + (half_scale - 0.5);
+    let half = multiply_add::<FMA>(half_scale, minus_one, half_scale - 0.5);
     (half + half).copysign(x)
 }
 
@@ -118,20 +130,24 @@ pub fn exp_m1(x: f32) -> f32 {
 /// Writes ln(1 + f) = f - f^2/2 + f^3 p(f), with p of degree 8; relative error
 /// 7.5e-10 (3.2e-9 with rounded coefficients).
 #[inline(always)]
-fn logarithm_from_parts(fraction: f32, exponent: i32) -> f32 {
-    let mut polynomial = 6.746_641_5e-2;
-    polynomial = polynomial * fraction - 0.116_756_51;
-    polynomial = polynomial * fraction + 0.118_881_61;
-    polynomial = polynomial * fraction - 0.124_055_885;
-    polynomial = polynomial * fraction + 0.142_195_52;
-    polynomial = polynomial * fraction - 0.166_679_96;
-    polynomial = polynomial * fraction + 0.200_021_19;
-    polynomial = polynomial * fraction - 0.250_000_1;
-    polynomial = polynomial * fraction + 0.333_333_13;
+fn logarithm_from_parts<const FMA: bool>(fraction: f32, exponent: i32) -> f32 {
+    let coefficients = [
+        6.746_641_5e-2,
+        -0.116_756_51,
+        0.118_881_61,
+        -0.124_055_885,
+        0.142_195_52,
+        -0.166_679_96,
+        0.200_021_19,
+        -0.250_000_1,
+        0.333_333_13,
+    ];
+    let cubic = polynomial::<FMA>(&coefficients, fraction);
     let square = fraction * fraction;
     let multiple = exponent as f32;
-    let tail = (polynomial * fraction * square + multiple * LN_2_LOW) - 0.5 * square;
-    (fraction + tail) + multiple * LN_2_HIGH
+    let tail = multiply_add::<FMA>(cubic * fraction, square, multiple * LN_2_LOW);
+    let tail = multiply_add::<FMA>(-0.5, square, tail);
+    multiply_add::<FMA>(multiple, LN_2_HIGH, fraction + tail)
 }
 
 /// Splits a positive normal x = 2^k m with sqrt(1/2) <= m < sqrt(2): (k, m).
@@ -154,18 +170,18 @@ fn logarithm_special_cases(argument: f32, value: f32) -> f32 {
 
 /// Natural logarithm, right for subnormals too; error at most 0.9 ulp.
 #[inline(always)]
-pub fn ln(x: f32) -> f32 {
+pub fn ln<const FMA: bool>(x: f32) -> f32 {
     // 2^23 times a subnormal is normal.
     let subnormal = x < f32::MIN_POSITIVE;
     let scaled = x * if subnormal { 8_388_608.0 } else { 1.0 };
     let (exponent, mantissa) = exponent_and_mantissa(scaled);
     let exponent = exponent.wrapping_sub(if subnormal { 23 } else { 0 });
-    logarithm_special_cases(x, logarithm_from_parts(mantissa - 1.0, exponent))
+    logarithm_special_cases(x, logarithm_from_parts::<FMA>(mantissa - 1.0, exponent))
 }
 
 /// ln(1 + x) without cancellation near zero; error at most 1.5 ulp.
 #[inline(always)]
-pub fn ln_1p(x: f32) -> f32 {
+pub fn ln_1p<const FMA: bool>(x: f32) -> f32 {
     // 1 + x = sum + error exactly (Knuth's two-sum).
     let sum = 1.0 + x;
     let from_x = sum - 1.0;
@@ -173,29 +189,26 @@ pub fn ln_1p(x: f32) -> f32 {
     let (exponent, mantissa) = exponent_and_mantissa(sum);
     // From 2^25 on, the error no longer counts; 2^-k must stay normal.
     let capped = if exponent > 126 { 126 } else { exponent };
-    let fraction = (mantissa - 1.0) + error * power_of_two(capped.wrapping_neg());
-    let value = logarithm_from_parts(fraction, exponent);
+    let fraction = multiply_add::<FMA>(error, power_of_two(capped.wrapping_neg()), mantissa - 1.0);
+    let value = logarithm_from_parts::<FMA>(fraction, exponent);
     let value = logarithm_special_cases(sum, value);
     if x == 0.0 { x } else { value }
 }
 
 /// Hyperbolic tangent; error at most 1.6 ulp.
 #[inline(always)]
-pub fn tanh(x: f32) -> f32 {
+pub fn tanh<const FMA: bool>(x: f32) -> f32 {
     let magnitude = x.abs();
     // |x| <= 0.45: tanh x = x + x^3 p(x^2), p of degree 3 on [0, 0.2025];
     // relative error 8.9e-9 (9.0e-9 with rounded coefficients).
     let square = magnitude * magnitude;
-    let mut near = 1.792_776_2e-2;
-    near = near * square - 5.331_819_5e-2;
-    near = near * square + 0.133_291_54;
-    near = near * square - 0.333_332_57;
-    let near = magnitude + magnitude * (square * near);
+    let near = polynomial::<FMA>(&[1.792_776_2e-2, -5.331_819_5e-2, 0.133_291_54, -0.333_332_57], square);
+    let near = multiply_add::<FMA>(magnitude, square * near, magnitude);
     // Above: (E - 1) / (E + 1) with E = e^(2|x|) = 2^n e^r; 1 in f32 from 9.02 on.
     let clamped = if 10.0 < magnitude { 10.0 } else { magnitude };
-    let (exponent, rest, tail) = exponential_parts(clamped + clamped);
+    let (exponent, minus_one) = exponential_parts::<FMA>(clamped + clamped);
     let scale = power_of_two(exponent);
-    let minus_one = scale * (rest + tail) + (scale - 1.0);
+    let minus_one = multiply_add::<FMA>(scale, minus_one, scale - 1.0);
     let far = minus_one / (minus_one + 2.0);
     let value = if magnitude < 0.45 { near } else { far };
     value.copysign(x)
@@ -203,20 +216,20 @@ pub fn tanh(x: f32) -> f32 {
 
 /// Logistic sigmoid 1 / (1 + e^-x); error at most 1.9 ulp.
 #[inline(always)]
-pub fn sigmoid(x: f32) -> f32 {
+pub fn sigmoid<const FMA: bool>(x: f32) -> f32 {
     // Only d = e^-|x| is needed, which cannot overflow: the result is
     // 1 / (1 + d) for x >= 0, and d / (1 + d) for x < 0. With q = d / (1 + d)
     // both are c - c q, where c is 1 or d: written so, the rounding of 1 + d
     // and of the division count only for the fraction q.
-    let decay = exp(-x.abs());
+    let decay = exp::<FMA>(-x.abs());
     let quotient = decay / (1.0 + decay);
     let ceiling = if x < 0.0 { decay } else { 1.0 };
-    ceiling - ceiling * quotient
+    multiply_add::<FMA>(-ceiling, quotient, ceiling)
 }
 
 /// Error function 2/sqrt(pi) times the integral of e^(-t^2) from 0 to x; error at most 1.8 ulp.
 #[inline(always)]
-pub fn erf(x: f32) -> f32 {
+pub fn erf<const FMA: bool>(x: f32) -> f32 {
     let magnitude = x.abs();
     // |x| <= 1: erf x = x + x p(x^2), p of degree 6 on [0, 1]; relative error
     // 1.2e-9 (2.4e-9 with rounded coefficients). Here and below the powers that
@@ -224,30 +237,23 @@ pub fn erf(x: f32) -> f32 {
     // one another; Horner's rule ends them, so the rounding errors stay small.
     let square = magnitude * magnitude;
     let fourth = square * square;
-    let even = (7.853_862e-5 * fourth + 5.188_327_7e-3) * fourth + 0.112_835_854;
-    let odd = -8.010_193_7e-4 * fourth - 2.685_381_3e-2;
-    let near = (even + square * odd) * square - 0.376_126_26;
-    let near = near * square + 0.128_379_17;
-    let near = magnitude + magnitude * near;
+    let even = polynomial::<FMA>(&[7.853_862e-5, 5.188_327_7e-3, 0.112_835_854], fourth);
+    let odd = polynomial::<FMA>(&[-8.010_193_7e-4, -2.685_381_3e-2], fourth);
+    let near = multiply_add::<FMA>(square, odd, even);
+    let near = polynomial::<FMA>(&[near, -0.376_126_26, 0.128_379_17], square);
+    let near = multiply_add::<FMA>(magnitude, near, magnitude);
     // 1 <= |x| <= 3.925: a polynomial in |x| - 5/2 of degree 12 on
     // [-1.5, 1.425]; relative error 3.2e-8 (4.4e-8 with rounded coefficients).
     // Above that erf x is 1 in f32.
     let clamped = if 3.925 < magnitude { 3.925 } else { magnitude };
     let offset = clamped - 2.5;
     let square = offset * offset;
-    let mut even = -9.055_206e-6;
-    even = even * square + 6.148_29e-5;
-    even = even * square + 2.873_871_4e-4;
-    even = even * square - 2.819_053e-3;
-    even = even * square - 8.614_925e-3;
-    even = even * square - 5.446_716e-3;
-    let mut odd = 2.109_754e-5;
-    odd = odd * square - 2.791_930_2e-4;
-    odd = odd * square + 5.709_098e-4;
-    odd = odd * square + 6.102_819_5e-3;
-    odd = odd * square + 8.353_371e-3;
-    let far = (even + offset * odd) * offset + 2.178_068_7e-3;
-    let far = far * offset + 0.999_593_1;
+    let even = [-9.055_206e-6, 6.148_29e-5, 2.873_871_4e-4, -2.819_053e-3, -8.614_925e-3, -5.446_716e-3];
+    let even = polynomial::<FMA>(&even, square);
+    let odd = [2.109_754e-5, -2.791_930_2e-4, 5.709_098e-4, 6.102_819_5e-3, 8.353_371e-3];
+    let odd = polynomial::<FMA>(&odd, square);
+    let far = multiply_add::<FMA>(offset, odd, even);
+    let far = polynomial::<FMA>(&[far, 2.178_068_7e-3, 0.999_593_1], offset);
     let value = if magnitude < 1.0 { near } else { far };
     value.copysign(x)
 }
@@ -260,7 +266,7 @@ pub fn erf(x: f32) -> f32 {
 /// with s and c of degree 2; relative errors 6.5e-9 and 2.6e-10 (8.7e-9 and
 /// 9.7e-10 with rounded coefficients).
 #[inline(always)]
-fn sine_of_quadrant(x: f32, quarter_turns: u32) -> f32 {
+fn sine_of_quadrant<const FMA: bool>(x: f32, quarter_turns: u32) -> f32 {
     const HALF_PI_HIGH: f64 = 1.570_796_310_901_641_8;
     const HALF_PI_LOW: f64 = 1.589_325_477_352_819_6e-8;
     let wide = f64::from(x);
@@ -269,14 +275,11 @@ fn sine_of_quadrant(x: f32, quarter_turns: u32) -> f32 {
     let quadrant = (shifted.to_bits() as u32).wrapping_add(quarter_turns);
     let rest = ((wide - multiple * HALF_PI_HIGH) - multiple * HALF_PI_LOW) as f32;
     let square = rest * rest;
-    let mut sine = -1.950_329_3e-4;
-    sine = sine * square + 8.332_096e-3;
-    sine = sine * square - 0.166_666_55;
-    let sine = rest + rest * (square * sine);
-    let mut cosine = 2.446_316_6e-5;
-    cosine = cosine * square - 1.388_764_9e-3;
-    cosine = cosine * square + 4.166_665_3e-2;
-    let cosine = (1.0 - 0.5 * square) + square * square * cosine;
+    let sine = polynomial::<FMA>(&[-1.950_329_3e-4, 8.332_096e-3, -0.166_666_55], square);
+    let sine = multiply_add::<FMA>(rest, square * sine, rest);
+    let cosine = polynomial::<FMA>(&[2.446_316_6e-5, -1.388_764_9e-3, 4.166_665_3e-2], square);
+    let half = multiply_add::<FMA>(-0.5, square, 1.0);
+    let cosine = multiply_add::<FMA>(square * square, cosine, half);
     // Odd quadrants take the cosine; the upper two of the four are negative.
     let value = if quadrant & 1 == 0 { sine } else { cosine };
     let value = f32::from_bits(value.to_bits() ^ ((quadrant & 2) << 30));
@@ -289,15 +292,15 @@ fn sine_of_quadrant(x: f32, quarter_turns: u32) -> f32 {
 /// periods, and a straight-line reduction would need a table of digits of pi;
 /// a caller who wants those values can test for them and use `f32::sin`.
 #[inline(always)]
-pub fn sin(x: f32) -> f32 {
-    let value = sine_of_quadrant(x, 0);
+pub fn sin<const FMA: bool>(x: f32) -> f32 {
+    let value = sine_of_quadrant::<FMA>(x, 0);
     if x == 0.0 { x } else { value }
 }
 
 /// Cosine; error at most 1.7 ulp for |x| <= 2^28 = [`TRIGONOMETRIC_LIMIT`], NaN beyond it.
 #[inline(always)]
-pub fn cos(x: f32) -> f32 {
-    sine_of_quadrant(x, 1)
+pub fn cos<const FMA: bool>(x: f32) -> f32 {
+    sine_of_quadrant::<FMA>(x, 1)
 }
 
 /// Error function in `f64`, for reference results; absolute error at most 2.3e-16.

@@ -6,18 +6,25 @@ use super::*;
 /// Functions under test: name, the `f32` version, the `f64` reference, allowed ulp.
 type Row = (&'static str, fn(f32) -> f32, fn(f64) -> f64, f64);
 
-const ROWS: [Row; 10] = [
-    ("exp", |x| exp(x), f64::exp, 1.1),
-    ("exp_of_negative", |x| exp_of_negative(as_exponent(x) as f32), |x| as_exponent(x).exp(), 1.1),
-    ("exp_m1", |x| exp_m1(x), f64::exp_m1, 1.8),
-    ("ln", |x| ln(x), f64::ln, 0.9),
-    ("ln_1p", |x| ln_1p(x), f64::ln_1p, 1.5),
-    ("tanh", |x| tanh(x), f64::tanh, 1.6),
-    ("sigmoid", |x| sigmoid(x), |x| 1.0 / (1.0 + (-x).exp()), 1.9),
-    ("erf", |x| erf(x), erf_f64, 1.8),
-    ("sin", |x| sin(x), f64::sin, 1.7),
-    ("cos", |x| cos(x), f64::cos, 1.7),
-];
+/// With products and sums in one instruction, and without.
+fn rows() -> impl Iterator<Item = Row> {
+    table::<true>().into_iter().chain(table::<false>())
+}
+
+fn table<const FMA: bool>() -> [Row; 10] {
+    [
+        ("exp", exp::<FMA>, f64::exp, 1.1),
+        ("exp_of_negative", |x| exp_of_negative::<FMA>(as_exponent(x) as f32), |x| as_exponent(x).exp(), 1.1),
+        ("exp_m1", exp_m1::<FMA>, f64::exp_m1, 1.8),
+        ("ln", ln::<FMA>, f64::ln, 0.9),
+        ("ln_1p", ln_1p::<FMA>, f64::ln_1p, 1.5),
+        ("tanh", tanh::<FMA>, f64::tanh, 1.6),
+        ("sigmoid", sigmoid::<FMA>, |x| 1.0 / (1.0 + (-x).exp()), 1.9),
+        ("erf", erf::<FMA>, erf_f64, 1.8),
+        ("sin", sin::<FMA>, f64::sin, 1.7),
+        ("cos", cos::<FMA>, f64::cos, 1.7),
+    ]
+}
 
 /// An argument of `exp_of_negative` whose exponential is no subnormal: -87.3 to 0, and NaN.
 fn as_exponent(x: impl Into<f64>) -> f64 {
@@ -66,7 +73,7 @@ fn largest_error(row: &Row, stride: usize) -> (f64, f32) {
 fn errors_stay_within_bounds() {
     // A prime stride visits every exponent and both signs.
     let stride = if cfg!(debug_assertions) { 49_999 } else { 4_999 };
-    for row in &ROWS {
+    for row in &rows().collect::<Vec<_>>() {
         let (error, at) = largest_error(row, stride);
         println!("{:8} {error:.3} ulp at {at:e}", row.0);
         assert!(error <= row.3, "{}: {error} ulp at {at:e}", row.0);
@@ -79,7 +86,7 @@ fn errors_stay_within_bounds() {
 #[ignore = "visits every f32 bit pattern"]
 fn exhaustive() {
     let stride = std::env::var("MATH_STRIDE").map_or(1, |text| text.parse().unwrap());
-    for row in &ROWS {
+    for row in &rows().collect::<Vec<_>>() {
         let (error, at) = largest_error(row, stride);
         println!("{:8} {error:.3} ulp at {at:e}", row.0);
         assert!(error <= row.3, "{}: {error} ulp at {at:e}", row.0);
@@ -88,56 +95,75 @@ fn exhaustive() {
 
 #[test]
 fn special_cases() {
+    special_cases_of::<true>();
+    special_cases_of::<false>();
+}
+
+fn special_cases_of<const FMA: bool>() {
     let infinity = f32::INFINITY;
-    for (name, function, _, _) in ROWS {
+    for (name, function, _, _) in table::<FMA>() {
         assert!(function(f32::NAN).is_nan(), "{name} of NaN");
         assert!(function(-f32::NAN).is_nan(), "{name} of -NaN");
     }
     let cases: [(&str, f32, f32); 30] = [
-        ("exp(0)", exp(0.0), 1.0),
-        ("exp(-inf)", exp(-infinity), 0.0),
-        ("exp(inf)", exp(infinity), infinity),
-        ("exp_of_negative(0)", exp_of_negative(0.0), 1.0),
-        ("exp_of_negative(-88)", exp_of_negative(-88.0), 0.0),
-        ("exp_of_negative(-inf)", exp_of_negative(-infinity), 0.0),
-        ("exp(89)", exp(89.0), infinity),
-        ("exp(-104)", exp(-104.0), 0.0),
-        ("exp_m1(-0)", exp_m1(-0.0), -0.0),
-        ("exp_m1(-inf)", exp_m1(-infinity), -1.0),
-        ("exp_m1(inf)", exp_m1(infinity), infinity),
-        ("ln(1)", ln(1.0), 0.0),
-        ("ln(0)", ln(0.0), -infinity),
-        ("ln(-0)", ln(-0.0), -infinity),
-        ("ln(inf)", ln(infinity), infinity),
-        ("ln_1p(-0)", ln_1p(-0.0), -0.0),
-        ("ln_1p(-1)", ln_1p(-1.0), -infinity),
-        ("ln_1p(inf)", ln_1p(infinity), infinity),
-        ("tanh(-0)", tanh(-0.0), -0.0),
-        ("tanh(inf)", tanh(infinity), 1.0),
-        ("tanh(-inf)", tanh(-infinity), -1.0),
-        ("sigmoid(0)", sigmoid(0.0), 0.5),
-        ("sigmoid(inf)", sigmoid(infinity), 1.0),
-        ("sigmoid(-inf)", sigmoid(-infinity), 0.0),
-        ("erf(-0)", erf(-0.0), -0.0),
-        ("erf(inf)", erf(infinity), 1.0),
-        ("erf(-inf)", erf(-infinity), -1.0),
-        ("sin(-0)", sin(-0.0), -0.0),
-        ("cos(0)", cos(0.0), 1.0),
-        ("sin(2^-149)", sin(1e-45), 1e-45),
+        ("exp(0)", exp::<FMA>(0.0), 1.0),
+        ("exp(-inf)", exp::<FMA>(-infinity), 0.0),
+        ("exp(inf)", exp::<FMA>(infinity), infinity),
+        ("exp_of_negative(0)", exp_of_negative::<FMA>(0.0), 1.0),
+        ("exp_of_negative(-88)", exp_of_negative::<FMA>(-88.0), 0.0),
+        ("exp_of_negative(-inf)", exp_of_negative::<FMA>(-infinity), 0.0),
+        ("exp(89)", exp::<FMA>(89.0), infinity),
+        ("exp(-104)", exp::<FMA>(-104.0), 0.0),
+        ("exp_m1(-0)", exp_m1::<FMA>(-0.0), -0.0),
+        ("exp_m1(-inf)", exp_m1::<FMA>(-infinity), -1.0),
+        ("exp_m1(inf)", exp_m1::<FMA>(infinity), infinity),
+        ("ln(1)", ln::<FMA>(1.0), 0.0),
+        ("ln(0)", ln::<FMA>(0.0), -infinity),
+        ("ln(-0)", ln::<FMA>(-0.0), -infinity),
+        ("ln(inf)", ln::<FMA>(infinity), infinity),
+        ("ln_1p(-0)", ln_1p::<FMA>(-0.0), -0.0),
+        ("ln_1p(-1)", ln_1p::<FMA>(-1.0), -infinity),
+        ("ln_1p(inf)", ln_1p::<FMA>(infinity), infinity),
+        ("tanh(-0)", tanh::<FMA>(-0.0), -0.0),
+        ("tanh(inf)", tanh::<FMA>(infinity), 1.0),
+        ("tanh(-inf)", tanh::<FMA>(-infinity), -1.0),
+        ("sigmoid(0)", sigmoid::<FMA>(0.0), 0.5),
+        ("sigmoid(inf)", sigmoid::<FMA>(infinity), 1.0),
+        ("sigmoid(-inf)", sigmoid::<FMA>(-infinity), 0.0),
+        ("erf(-0)", erf::<FMA>(-0.0), -0.0),
+        ("erf(inf)", erf::<FMA>(infinity), 1.0),
+        ("erf(-inf)", erf::<FMA>(-infinity), -1.0),
+        ("sin(-0)", sin::<FMA>(-0.0), -0.0),
+        ("cos(0)", cos::<FMA>(0.0), 1.0),
+        ("sin(2^-149)", sin::<FMA>(1e-45), 1e-45),
     ];
     for (name, actual, expected) in cases {
         assert_eq!(actual.to_bits(), expected.to_bits(), "{name}: {actual:e}");
     }
-    for nan in [ln(-1.0), ln(-infinity), ln(-1e-45), ln_1p(-1.5), sin(infinity), cos(-infinity)] {
+    for nan in [
+        ln::<FMA>(-1.0),
+        ln::<FMA>(-infinity),
+        ln::<FMA>(-1e-45),
+        ln_1p::<FMA>(-1.5),
+        sin::<FMA>(infinity),
+        cos::<FMA>(-infinity),
+    ] {
         assert!(nan.is_nan());
     }
 }
 
 #[test]
 fn bounded_functions_stay_bounded() {
+    bounded::<true>();
+    bounded::<false>();
+}
+
+fn bounded<const FMA: bool>() {
     for bits in (0..=u32::MAX).step_by(49_999) {
         let x = f32::from_bits(bits);
-        for value in [tanh(x), erf(x), sin(x), cos(x), 2.0 * sigmoid(x) - 1.0] {
+        for value in
+            [tanh::<FMA>(x), erf::<FMA>(x), sin::<FMA>(x), cos::<FMA>(x), 2.0 * sigmoid::<FMA>(x) - 1.0]
+        {
             assert!(value.is_nan() || value.abs() <= 1.0, "{x:e}: {value:e}");
         }
     }
@@ -187,7 +213,7 @@ fn erf_f64_matches_known_values() {
     assert!(erf_f64(f64::NAN).is_nan());
 }
 
-/// Every vector width must give the same bits, as nothing is fused.
+/// Every vector width must give the same bits.
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn vector_widths_agree() {
@@ -196,7 +222,7 @@ fn vector_widths_agree() {
             #[inline(always)]
             fn map(input: &[f32], output: &mut [f32]) {
                 for (out, x) in output.iter_mut().zip(input) {
-                    *out = $name(*x);
+                    *out = $name::<true>(*x);
                 }
             }
             #[target_feature(enable = "avx2,fma")]

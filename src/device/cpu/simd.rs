@@ -2,7 +2,8 @@
 //!
 //! Loops are written plainly and left to the compiler to vectorise. [`simd!`] compiles a function
 //! three times, for AVX-512, for AVX2 and for the baseline (SSE2, NEON), and picks one when it is
-//! called. Products and sums are never contracted to fused ones, so all tiers give the same bits.
+//! called. Its body may read the constant `FMA`, which says whether a product and a sum are one
+//! instruction in that tier; only what asks for that (`math.rs`) has other bits without it.
 
 use std::sync::LazyLock;
 
@@ -17,11 +18,14 @@ pub enum Tier {
     Avx512,
 }
 
+/// Whether the baseline multiplies and adds in one instruction.
+pub const BASELINE_FMA: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
+
 /// The best tier of this processor.
 pub static TIER: LazyLock<Tier> = LazyLock::new(|| {
     #[cfg(target_arch = "x86_64")]
     {
-        if ["avx512f", "avx512bw", "avx512dq", "avx512vl"].iter().all(|name| has(name)) {
+        if ["avx512f", "avx512bw", "avx512dq", "avx512vl", "fma"].iter().all(|name| has(name)) {
             return Tier::Avx512;
         }
         if has("avx2") && has("fma") {
@@ -54,14 +58,14 @@ macro_rules! simd {
         #[allow(unsafe_code)]
         $visibility fn $name($($argument: $type),*) $(-> $result)? {
             #[inline(always)]
-            fn body($($argument: $type),*) $(-> $result)? $body
+            fn body<const FMA: bool>($($argument: $type),*) $(-> $result)? $body
 
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-                fn avx512($($argument: $type),*) $(-> $result)? { body($($argument),*) }
-                #[target_feature(enable = "avx2")]
-                fn avx2($($argument: $type),*) $(-> $result)? { body($($argument),*) }
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
+                fn avx512($($argument: $type),*) $(-> $result)? { body::<true>($($argument),*) }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($argument: $type),*) $(-> $result)? { body::<true>($($argument),*) }
 
                 match *$crate::device::cpu::simd::TIER {
                     // SAFETY: `TIER` names only instruction sets that this processor reports.
@@ -71,7 +75,7 @@ macro_rules! simd {
                     $crate::device::cpu::simd::Tier::Baseline => {}
                 }
             }
-            body($($argument),*)
+            body::<{ $crate::device::cpu::simd::BASELINE_FMA }>($($argument),*)
         }
     };
 }

@@ -3,6 +3,8 @@
 //! A shim says how a register is loaded, stored, multiplied and interleaved; the loops that use it
 //! stand once, in `tile.rs`, `pack.rs` and `dot.rs`.
 
+use super::super::simd::BASELINE_FMA;
+
 /// One register of `LANES` floats.
 ///
 /// # Safety
@@ -150,12 +152,11 @@ impl Vector for [f32; 4] {
     #[inline(always)]
     unsafe fn multiply_add(self, factor: Self, sum: Self) -> Self {
         // Without hardware support `mul_add` is a slow library call.
-        const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
         let mut result = sum;
         for lane in 0..4 {
             let product = (self[lane], factor[lane]);
             result[lane] =
-                if FUSED { product.0.mul_add(product.1, sum[lane]) } else { product.0 * product.1 + sum[lane] };
+                if BASELINE_FMA { product.0.mul_add(product.1, sum[lane]) } else { product.0 * product.1 + sum[lane] };
         }
         result
     }
