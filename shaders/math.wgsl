@@ -135,6 +135,17 @@ fn erf(x: f32) -> f32 {
     return with_sign(select(far, near, magnitude < 1.0), x);
 }
 
+// x times the normal distribution up to x.
+fn gelu(x: f32) -> f32 {
+    let half = 0.5 * x;
+    return half + half * erf(x * 0.70710678);
+}
+
+fn gelu_slope(x: f32) -> f32 {
+    let density = 0.39894228 * exp_of(-0.5 * x * x);
+    return 0.5 + 0.5 * erf(x * 0.70710678) + x * density;
+}
+
 // A negative base takes whole exponents only, unless it is infinite.
 fn power(base: f32, exponent: f32) -> f32 {
     let value = exp_of(exponent * ln(abs(base)));

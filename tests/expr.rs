@@ -135,7 +135,7 @@ fn ties_of_max_and_min_share_evenly() {
 type Formula = for<'p> fn(Expr<'p>) -> Expr<'p>;
 
 /// Every function of one number, with a range on which it is smooth.
-const UNARY: [(Formula, f64, f64); 16] = [
+const UNARY: [(Formula, f64, f64); 18] = [
     (|x| -x, -2.0, 2.0),
     (|x| x.exp(), -2.0, 2.0),
     (|x| x.exp_m1(), -2.0, 2.0),
@@ -145,6 +145,8 @@ const UNARY: [(Formula, f64, f64); 16] = [
     (|x| x.tanh(), -2.0, 2.0),
     (|x| x.sigmoid(), -2.0, 2.0),
     (|x| x.erf(), -2.0, 2.0),
+    (|x| x.gelu(), -3.0, 3.0),
+    (|x| x.gelu_slope(), -3.0, 3.0),
     (|x| x.sin(), -4.0, 4.0),
     (|x| x.cos(), -4.0, 4.0),
     (|x| x.abs(), 0.1, 2.0),

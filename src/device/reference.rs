@@ -5,6 +5,7 @@
 //! Read next: `cpu/mod.rs` for the fast forms, or `tensor/mod.rs` to go up a layer.
 
 use std::cmp::Ordering;
+use std::f64::consts::{FRAC_1_SQRT_2, PI};
 use std::sync::Arc;
 
 use super::array::{Array, Buffer, Ids};
@@ -103,6 +104,8 @@ fn unary(f: Unary, x: f64) -> f64 {
         Unary::Tanh => x.tanh(),
         Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         Unary::Erf => super::cpu::math::erf_f64(x),
+        Unary::Gelu => x * normal_cdf(x),
+        Unary::GeluSlope => normal_cdf(x) + x * (-0.5 * x * x).exp() / (2.0 * PI).sqrt(),
         Unary::Sin => x.sin(),
         Unary::Cos => x.cos(),
         Unary::Abs => x.abs(),
@@ -117,6 +120,11 @@ fn unary(f: Unary, x: f64) -> f64 {
         Unary::Ceil => x.ceil(),
         Unary::Round => x.round_ties_even(),
     }
+}
+
+/// The normal distribution up to x.
+fn normal_cdf(x: f64) -> f64 {
+    0.5 * (1.0 + super::cpu::math::erf_f64(x * FRAC_1_SQRT_2))
 }
 
 fn binary(f: Binary, a: f64, b: f64) -> f64 {

@@ -138,6 +138,17 @@ impl<'p> Expr<'p> {
         self.unary(Unary::Erf)
     }
 
+    /// `x·Φ(x)`, where `Φ(x) = 0.5·(1 + erf(x/√2))` is the normal distribution up to `x`: one line, and its
+    /// slope another, because the widest activations of a transformer go through it.
+    pub fn gelu(self) -> Expr<'p> {
+        self.unary(Unary::Gelu)
+    }
+
+    /// `Φ(x) + x·Φ'(x)`, the slope of [`Expr::gelu`].
+    pub fn gelu_slope(self) -> Expr<'p> {
+        self.unary(Unary::GeluSlope)
+    }
+
     /// Sine of an angle in radians.
     pub fn sin(self) -> Expr<'p> {
         self.unary(Unary::Sin)

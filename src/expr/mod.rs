@@ -32,6 +32,10 @@ pub enum Unary {
     Sigmoid,
     /// The error function.
     Erf,
+    /// `x·Φ(x)`, where `Φ(x) = 0.5·(1 + erf(x/√2))` is the normal distribution up to `x`.
+    Gelu,
+    /// `Φ(x) + x·Φ'(x)`, the slope of `Gelu`.
+    GeluSlope,
     /// Sine of an angle in radians.
     Sin,
     /// Cosine of an angle in radians.

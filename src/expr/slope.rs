@@ -95,6 +95,9 @@ fn unary_slope<'p>(f: Unary, x: Expr<'p>, y: Expr<'p>) -> Option<Expr<'p>> {
         Unary::Tanh => 1.0 - y * y,
         Unary::Sigmoid => y * (1.0 - y),
         Unary::Erf => (2.0 / PI.sqrt()) * (-(x * x)).exp(),
+        Unary::Gelu => x.gelu_slope(),
+        // Φ'(x) = e^(-x²/2)/√(2π), whose slope is -x·Φ'(x).
+        Unary::GeluSlope => (2.0 - x * x) * (x * x * -0.5).exp() * (1.0 / (2.0 * PI).sqrt()),
         Unary::Sin => x.cos(),
         Unary::Cos => -x.sin(),
         Unary::Abs => x.sign(),

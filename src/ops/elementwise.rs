@@ -91,11 +91,6 @@ pub(crate) fn run_program<const N: usize>(
     device.run(Kernel::Elementwise { program, inputs, sizes: &sizes })
 }
 
-/// `0.5·(1 + erf(x/√2))`: the normal distribution up to x.
-fn normal_cdf(x: Expr<'_>) -> Expr<'_> {
-    0.5 * ((x * (1.0 / 2f64.sqrt())).erf() + 1.0)
-}
-
 /// `ln(1 + e^x)`, written so that nothing overflows.
 pub(crate) fn soft_plus(x: Expr<'_>) -> Expr<'_> {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
@@ -190,14 +185,14 @@ impl Tensor {
 
     /// Gaussian error linear unit, exact: x times the normal distribution up to x (arXiv 1606.08415).
     pub fn gelu(&self) -> Tensor {
-        elementwise("gelu", [self], |[x]| x * normal_cdf(x))
+        elementwise("gelu", [self], |[x]| x.gelu())
     }
 
-    /// Gaussian error linear unit, tanh form (arXiv 1606.08415, section 2).
+    /// Gaussian error linear unit, tanh form: `0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))` (arXiv 1606.08415,
+    /// section 2), computed with `0.5·(1 + tanh u) = sigmoid(2u)`.
     pub fn gelu_tanh(&self) -> Tensor {
-        elementwise("gelu_tanh", [self], |[x]| {
-            0.5 * x * (1.0 + ((2.0 / PI).sqrt() * (x + 0.044715 * x * x * x)).tanh())
-        })
+        let scale = (8.0 / PI).sqrt();
+        elementwise("gelu_tanh", [self], |[x]| x * (x * (scale + 0.044715 * scale * (x * x))).sigmoid())
     }
 
     /// `x·sigmoid(x)`, also called swish.

@@ -279,7 +279,9 @@ simd! {
                 sums[0] = largest_number(row);
             }
             for (row, sums) in rows.chunks_exact_mut(width).zip(sums.chunks_exact(2)) {
-                row.iter_mut().for_each(|x| *x = math::exp_of_negative::<FMA>(*x - sums[0]));
+                for x in row {
+*x = math::exp_of_negative::<FMA>(*x - sums[0]);
+}
             }
             for (row, sums) in rows.chunks_exact(width).zip(sums.chunks_exact_mut(2)) {
                 sums[1] = sum(row);
@@ -292,7 +294,9 @@ simd! {
     fn weights_again(scores: &mut [f32], width: usize, sums: &[f32]) {
         for (row, sums) in scores.chunks_exact_mut(width).zip(sums.chunks_exact(2)) {
             let (largest, factor) = (sums[0], 1.0 / sums[1]);
-            row.iter_mut().for_each(|x| *x = math::exp_of_negative::<FMA>(*x - largest) * factor);
+            for x in row {
+*x = math::exp_of_negative::<FMA>(*x - largest) * factor;
+}
         }
     }
 }

@@ -31,7 +31,9 @@ simd! {
         let mut total = 0.0;
         for x in row.chunks(BLOCK) {
             let terms = &mut terms[..x.len()];
-            terms.iter_mut().zip(x).for_each(|(term, &x)| *term = math::exp_of_negative::<FMA>(x - shift));
+            for (term, &x) in terms.iter_mut().zip(x) {
+*term = math::exp_of_negative::<FMA>(x - shift);
+}
             // Summed in f64, so that a large vocabulary costs no digits.
             total += f64::from(sum(terms));
         }
@@ -59,6 +61,8 @@ pub fn cross_entropy_grad(logits: &Array, log_sum: &Array, targets: &Ids, g: &Ar
 
 simd! {
     fn scaled_exp(x: &[f32], shift: f32, factor: f32, y: &mut [f32]) {
-        y.iter_mut().zip(x).for_each(|(y, &x)| *y = factor * math::exp_of_negative::<FMA>(x - shift));
+        for (y, &x) in y.iter_mut().zip(x) {
+*y = factor * math::exp_of_negative::<FMA>(x - shift);
+}
     }
 }

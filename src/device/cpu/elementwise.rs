@@ -301,6 +301,8 @@ simd! {
             Unary::Tanh => map(x, y, math::tanh::<FMA>),
             Unary::Sigmoid => map(x, y, math::sigmoid::<FMA>),
             Unary::Erf => map(x, y, math::erf::<FMA>),
+            Unary::Gelu => map(x, y, math::gelu::<FMA>),
+            Unary::GeluSlope => map(x, y, math::gelu_slope::<FMA>),
             Unary::Sin => map(x, y, math::sin::<FMA>),
             Unary::Cos => map(x, y, math::cos::<FMA>),
             Unary::Abs => map(x, y, f32::abs),

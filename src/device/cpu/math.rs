@@ -258,6 +258,23 @@ pub fn erf<const FMA: bool>(x: f32) -> f32 {
     value.copysign(x)
 }
 
+/// x times the normal distribution up to x; error at most 1.1e-7 of x.
+#[inline(always)]
+pub fn gelu<const FMA: bool>(x: f32) -> f32 {
+    let half = 0.5 * x;
+    multiply_add::<FMA>(half, erf::<FMA>(x * core::f32::consts::FRAC_1_SQRT_2), half)
+}
+
+/// The slope of [`gelu`]: the normal distribution up to x plus x times its density; error at most 1.7e-7.
+#[inline(always)]
+pub fn gelu_slope<const FMA: bool>(x: f32) -> f32 {
+    /// The density at 0, 1/sqrt(2 pi).
+    const PEAK: f32 = 0.398_942_3;
+    let scaled = x * core::f32::consts::FRAC_1_SQRT_2;
+    let below = multiply_add::<FMA>(0.5, erf::<FMA>(scaled), 0.5);
+    multiply_add::<FMA>(x * PEAK, exp_of_negative::<FMA>(-(scaled * scaled)), below)
+}
+
 /// Sine of x + quarter_turns pi/2, the common body of `sin` and `cos`.
 ///
 /// x = n pi/2 + r is taken in `f64`: n below 2^28 times a 25-bit pi/2 is exact,

@@ -3,8 +3,10 @@
 
 use super::*;
 
+type Function = fn(f32) -> f32;
+
 /// Functions under test: name, the `f32` version, the `f64` reference, allowed ulp.
-type Row = (&'static str, fn(f32) -> f32, fn(f64) -> f64, f64);
+type Row = (&'static str, Function, fn(f64) -> f64, f64);
 
 /// With products and sums in one instruction, and without.
 fn rows() -> impl Iterator<Item = Row> {
@@ -77,6 +79,26 @@ fn errors_stay_within_bounds() {
         let (error, at) = largest_error(row, stride);
         println!("{:8} {error:.3} ulp at {at:e}", row.0);
         assert!(error <= row.3, "{}: {error} ulp at {at:e}", row.0);
+    }
+}
+
+#[test]
+fn gelu_and_its_slope_stay_within_bounds() {
+    let normal_cdf = |x: f64| 0.5 * (1.0 + erf_f64(x * core::f64::consts::FRAC_1_SQRT_2));
+    let density = |x: f64| (-0.5 * x * x).exp() / core::f64::consts::TAU.sqrt();
+    let kinds: [[Function; 2]; 2] =
+        [[gelu::<true>, gelu_slope::<true>], [gelu::<false>, gelu_slope::<false>]];
+    for [gelu, gelu_slope] in kinds {
+        let (mut worst, mut worst_slope) = (0.0_f64, 0.0_f64);
+        for x in (0..=u32::MAX).step_by(4_999).map(f32::from_bits).filter(|x| x.is_normal()) {
+            let wide = f64::from(x);
+            worst = worst.max((f64::from(gelu(x)) / wide - normal_cdf(wide)).abs());
+            let slope = normal_cdf(wide) + wide * density(wide);
+            worst_slope = worst_slope.max((f64::from(gelu_slope(x)) - slope).abs());
+        }
+        println!("gelu {worst:e} of x, slope {worst_slope:e}");
+        assert!(worst <= 1.1e-7, "gelu: {worst:e}");
+        assert!(worst_slope <= 1.7e-7, "slope: {worst_slope:e}");
     }
 }
 
@@ -260,5 +282,5 @@ fn vector_widths_agree() {
             }
         })*};
     }
-    check!(exp, exp_of_negative, exp_m1, ln, ln_1p, tanh, sigmoid, erf, sin, cos);
+    check!(exp, exp_of_negative, exp_m1, ln, ln_1p, tanh, sigmoid, erf, gelu, gelu_slope, sin, cos);
 }

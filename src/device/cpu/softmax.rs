@@ -43,7 +43,9 @@ simd! {
             shifts.iter_mut().zip(x.chunks_exact(width)).for_each(|(shift, x)| *shift = largest_number(x));
             let rows = y.chunks_exact_mut(width).zip(x.chunks_exact(width));
             for ((y, x), &shift) in rows.zip(&shifts) {
-                y.iter_mut().zip(x).for_each(|(y, &x)| *y = math::exp_of_negative::<FMA>(x - shift));
+                for (y, &x) in y.iter_mut().zip(x) {
+*y = math::exp_of_negative::<FMA>(x - shift);
+}
             }
             factors.iter_mut().zip(y.chunks_exact(width)).for_each(|(factor, y)| *factor = 1.0 / sum(y));
             for (y, &factor) in y.chunks_exact_mut(width).zip(&factors) {

@@ -160,6 +160,8 @@ fn unary(f: Unary, a: usize) -> String {
         Unary::Tanh => "tanh_of",
         Unary::Sigmoid => "sigmoid",
         Unary::Erf => "erf",
+        Unary::Gelu => "gelu",
+        Unary::GeluSlope => "gelu_slope",
         Unary::Sin => "sine",
         Unary::Cos => "cosine",
         Unary::Abs => "abs",
