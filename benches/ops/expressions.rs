@@ -1,6 +1,5 @@
 //! Interpreted formulas against the same arithmetic written by hand, on the device cpu.
 
-use std::f32::consts::SQRT_2;
 use std::hint::black_box;
 
 use engrad::device::cpu::math;
@@ -19,21 +18,22 @@ macro_rules! widest {
     (fn $name:ident($($argument:ident: $type:ty),*) $body:block) => {
         fn $name($($argument: $type),*) {
             #[inline(always)]
-            fn body($($argument: $type),*) $body
+            fn body<const FMA: bool>($($argument: $type),*) $body
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-                fn wide($($argument: $type),*) { body($($argument),*) }
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
+                fn wide($($argument: $type),*) { body::<true>($($argument),*) }
                 let has_all = is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512dq")
-                    && is_x86_feature_detected!("avx512vl");
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("fma");
                 if has_all {
                     // SAFETY: the processor has just been asked.
                     return unsafe { wide($($argument),*) };
                 }
             }
-            body($($argument),*)
+            body::<false>($($argument),*)
         }
     };
 }
@@ -46,7 +46,9 @@ widest! {
 
 widest! {
     fn gelu(x: &[f32], y: &mut [f32]) {
-        y.iter_mut().zip(x).for_each(|(y, &x)| *y = x * (0.5 * (math::erf(x * (1.0 / SQRT_2)) + 1.0)));
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = math::gelu::<FMA>(x);
+        }
     }
 }
 
