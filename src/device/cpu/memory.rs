@@ -60,9 +60,9 @@ struct Pool {
 }
 
 impl Pool {
-    /// A free buffer for `length` elements that wastes at most a quarter of it.
+    /// A free buffer for `length` elements that is at most twice as long.
     fn take(&mut self, length: usize) -> Option<Vec<f32>> {
-        let (&found, _) = self.free.range(length..=length + length / 4).next()?;
+        let (&found, _) = self.free.range(length..=2 * length).next()?;
         self.remove(found)
     }
 
