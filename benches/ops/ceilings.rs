@@ -81,16 +81,15 @@ const CHAINS: usize = 12;
 fn multiply_add_rounds(rounds: usize) -> f32 {
     #[inline(always)]
     fn body(rounds: usize) -> f32 {
-        let factor = [black_box(0.999f32); LANES];
-        let mut chains = [[1.0f32; LANES]; CHAINS];
+        let factor = black_box(0.999f32);
+        // One flat array: of an array of arrays the compiler gathers its lanes one by one.
+        let mut chains = [1.0f32; LANES * CHAINS];
         for _ in 0..rounds {
-            for chain in &mut chains {
-                for (x, f) in chain.iter_mut().zip(&factor) {
-                    *x = x.mul_add(*f, *f);
-                }
+            for x in &mut chains {
+                *x = x.mul_add(factor, factor);
             }
         }
-        chains.iter().flatten().sum()
+        chains.iter().sum()
     }
     #[cfg(target_arch = "x86_64")]
     {
