@@ -280,8 +280,8 @@ simd! {
             }
             for (row, sums) in rows.chunks_exact_mut(width).zip(sums.chunks_exact(2)) {
                 for x in row {
-*x = math::exp_of_negative::<FMA>(*x - sums[0]);
-}
+                    *x = math::exp_of_negative::<FMA>(*x - sums[0]);
+                }
             }
             for (row, sums) in rows.chunks_exact(width).zip(sums.chunks_exact_mut(2)) {
                 sums[1] = sum(row);
@@ -295,8 +295,8 @@ simd! {
         for (row, sums) in scores.chunks_exact_mut(width).zip(sums.chunks_exact(2)) {
             let (largest, factor) = (sums[0], 1.0 / sums[1]);
             for x in row {
-*x = math::exp_of_negative::<FMA>(*x - largest) * factor;
-}
+                *x = math::exp_of_negative::<FMA>(*x - largest) * factor;
+            }
         }
     }
 }

@@ -32,8 +32,8 @@ simd! {
         for x in row.chunks(BLOCK) {
             let terms = &mut terms[..x.len()];
             for (term, &x) in terms.iter_mut().zip(x) {
-*term = math::exp_of_negative::<FMA>(x - shift);
-}
+                *term = math::exp_of_negative::<FMA>(x - shift);
+            }
             // Summed in f64, so that a large vocabulary costs no digits.
             total += f64::from(sum(terms));
         }
@@ -62,7 +62,7 @@ pub fn cross_entropy_grad(logits: &Array, log_sum: &Array, targets: &Ids, g: &Ar
 simd! {
     fn scaled_exp(x: &[f32], shift: f32, factor: f32, y: &mut [f32]) {
         for (y, &x) in y.iter_mut().zip(x) {
-*y = factor * math::exp_of_negative::<FMA>(x - shift);
-}
+            *y = factor * math::exp_of_negative::<FMA>(x - shift);
+        }
     }
 }

@@ -102,7 +102,7 @@ pub fn exp<const FMA: bool>(x: f32) -> f32 {
     (1.0 + minus_one) * power_of_two(half) * power_of_two(other_half)
 }
 
-/// e^x for x <= 0 and sums a little above; error at most 1.1 ulp, and 0 where `exp` is below 1.2e-38.
+/// e^x for x <= 0 and a little above; error at most 1.1 ulp. What `exp` gives below 1.2e-38 may be 0 here.
 ///
 /// For terms that are added to a 1, as in a softmax: it takes two thirds of the time of [`exp`].
 #[inline(always)]

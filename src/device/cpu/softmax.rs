@@ -44,8 +44,8 @@ simd! {
             let rows = y.chunks_exact_mut(width).zip(x.chunks_exact(width));
             for ((y, x), &shift) in rows.zip(&shifts) {
                 for (y, &x) in y.iter_mut().zip(x) {
-*y = math::exp_of_negative::<FMA>(x - shift);
-}
+                    *y = math::exp_of_negative::<FMA>(x - shift);
+                }
             }
             factors.iter_mut().zip(y.chunks_exact(width)).for_each(|(factor, y)| *factor = 1.0 / sum(y));
             for (y, &factor) in y.chunks_exact_mut(width).zip(&factors) {
