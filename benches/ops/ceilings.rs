@@ -66,24 +66,22 @@ fn copy_bandwidth() -> f64 {
 fn multiply_add_rate() -> f64 {
     const ROUNDS: usize = 1 << 20;
     let threads = rayon::current_num_threads();
+    let (rounds, numbers) = best_rounds();
     let seconds = best_time(|| {
-        let sums: Vec<f32> =
-            (0..threads).into_par_iter().map(|_| multiply_add_rounds(black_box(ROUNDS))).collect();
+        let sums: Vec<f32> = (0..threads).into_par_iter().map(|_| rounds(black_box(ROUNDS))).collect();
         black_box(sums);
     });
-    (threads * ROUNDS * LANES * CHAINS * 2) as f64 / seconds / 1e9
+    (threads * ROUNDS * numbers * 2) as f64 / seconds / 1e9
 }
 
-const LANES: usize = 16;
-/// Enough independent chains to hide the latency of one.
-const CHAINS: usize = 12;
-
-fn multiply_add_rounds(rounds: usize) -> f32 {
+/// Rounds of multiply-adds on so many numbers side by side: twelve registers of them, enough to hide the latency
+/// of one, and few enough to stay in registers.
+fn best_rounds() -> (fn(usize) -> f32, usize) {
     #[inline(always)]
-    fn body(rounds: usize) -> f32 {
+    fn body<const NUMBERS: usize>(rounds: usize) -> f32 {
         let factor = black_box(0.999f32);
         // One flat array: of an array of arrays the compiler gathers its lanes one by one.
-        let mut chains = [1.0f32; LANES * CHAINS];
+        let mut chains = [1.0f32; NUMBERS];
         for _ in 0..rounds {
             for x in &mut chains {
                 *x = x.mul_add(factor, factor);
@@ -95,20 +93,20 @@ fn multiply_add_rounds(rounds: usize) -> f32 {
     {
         #[target_feature(enable = "avx512f,fma")]
         fn avx512(rounds: usize) -> f32 {
-            body(rounds)
+            body::<192>(rounds)
         }
         #[target_feature(enable = "avx2,fma")]
         fn avx2(rounds: usize) -> f32 {
-            body(rounds)
+            body::<96>(rounds)
         }
         if is_x86_feature_detected!("avx512f") {
             // SAFETY: the processor has just been asked.
-            return unsafe { avx512(rounds) };
+            return (|rounds| unsafe { avx512(rounds) }, 192);
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             // SAFETY: the processor has just been asked.
-            return unsafe { avx2(rounds) };
+            return (|rounds| unsafe { avx2(rounds) }, 96);
         }
     }
-    body(rounds)
+    (body::<48>, 48)
 }

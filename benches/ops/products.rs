@@ -25,11 +25,18 @@ pub fn measure(device: &Device, ceilings: &Ceilings) {
         println!("{name:44} {:10.1} {rate:10.1} {unit} {:5.1} %", seconds * 1e6, 100.0 * rate / ceiling);
     };
     let random = |sizes: &[usize]| Tensor::uniform(-1.0, 1.0, sizes, &mut Rng::seeded(1), device);
-    for [left, right] in shapes {
-        let (a, b) = (random(&left), random(&right));
-        let seconds = inference(|| best_time_on(device, || a.matmul(&b)));
+    let product = |name: String, a: &Tensor, b: &Tensor| {
+        let seconds = inference(|| best_time_on(device, || a.matmul(b)));
         let rate = 2.0 * (a.count() * b.size(-1)) as f64 / seconds / 1e9;
-        report(format!("product {left:?} {right:?}"), seconds, rate, "GFLOP/s", ceilings.multiply_add);
+        report(name, seconds, rate, "GFLOP/s", ceilings.multiply_add);
+    };
+    for [left, right] in shapes {
+        product(format!("product {left:?} {right:?}"), &random(&left), &random(&right));
+    }
+    // The gradient of a weight: the gradient of what came out, turned, times what went in.
+    for [outputs, inputs] in [[384, 384], [1536, 384], [384, 1536], [384, 8]] {
+        let (gradient, x) = (random(&[2048, outputs]), random(&[2048, inputs]));
+        product(format!("gradient of [{outputs}, {inputs}] by 2048 rows"), &gradient.t(), &x);
     }
     type Kernel = fn(&Tensor) -> Tensor;
     let kernels: [(&str, &[usize], Kernel); 5] = [

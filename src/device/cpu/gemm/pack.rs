@@ -23,7 +23,7 @@ pub struct Panel {
 /// The source's depth x `across` and the destination's depth x `width` elements exist.
 #[inline(always)]
 pub unsafe fn pack<V: Vector>(panel: &Panel) {
-    let &Panel { source, depth, across, width, destination } = panel;
+    let &Panel { source, depth, across, width, .. } = panel;
     // SAFETY: all indices stay below the extents the caller vouches for.
     unsafe {
         if source.row_stride == 1 && source.col_stride != 1 {
@@ -33,7 +33,7 @@ pub unsafe fn pack<V: Vector>(panel: &Panel) {
             return;
         }
         for step in 0..depth {
-            let (from, to) = (source.at(step, 0), destination.add(step * width));
+            let from = source.at(step, 0);
             for first in (0..width).step_by(V::LANES) {
                 let present = across.saturating_sub(first).min(V::LANES);
                 let row = if source.col_stride == 1 {
@@ -45,8 +45,30 @@ pub unsafe fn pack<V: Vector>(panel: &Panel) {
                     }
                     V::load(lanes.as_ptr())
                 };
-                store_up_to(row, to.add(first), width - first);
+                store_step(row, panel, step, first);
             }
+        }
+    }
+}
+
+/// Stores a register's part of a depth step, from column `first` on.
+///
+/// Where a step is narrower than a register, the whole register is stored as long as it stays inside the
+/// destination: what lies past the step is the beginning of later ones, which are stored after it. A masked store
+/// takes a dozen cycles on AMD's processors before AVX-512.
+///
+/// # Safety
+/// As for [`pack`]; narrow steps are stored in ascending order.
+#[inline(always)]
+unsafe fn store_step<V: Vector>(register: V, panel: &Panel, step: usize, first: usize) {
+    let &Panel { depth, width, destination, .. } = panel;
+    // SAFETY: of the destination's depth x width elements only existing ones are touched.
+    unsafe {
+        let to = destination.add(step * width + first);
+        if width < V::LANES && step * width + V::LANES <= depth * width {
+            register.store(to);
+        } else {
+            store_up_to(register, to, width - first);
         }
     }
 }
@@ -58,7 +80,7 @@ pub unsafe fn pack<V: Vector>(panel: &Panel) {
 /// rounds rows and lanes have changed places.
 #[inline(always)]
 unsafe fn pack_transposed<V: Vector>(panel: &Panel, first: usize) {
-    let &Panel { source, depth, across, width, destination } = panel;
+    let &Panel { source, depth, across, .. } = panel;
     let present = across.saturating_sub(first).min(V::LANES);
     // SAFETY: `present` and `steps` are clipped to the extents `pack`'s caller vouches for.
     unsafe {
@@ -81,8 +103,7 @@ unsafe fn pack_transposed<V: Vector>(panel: &Panel, first: usize) {
             }
             for (step, &register) in block.iter().take(V::LANES).enumerate() {
                 if step < steps {
-                    let to = destination.add((start + step) * width + first);
-                    store_up_to(register, to, width - first);
+                    store_step(register, panel, start + step, first);
                 }
             }
         }
