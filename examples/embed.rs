@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use device::OnDevice;
 use ending::exit_code;
+use engrad::device::cpu::use_threads;
 use engrad::nn::{Encoder, EncoderConfig};
 use engrad::{Device, Error, Result, Rng, inference, tasks};
 use tokenizers::Tokenizer;
@@ -57,7 +58,7 @@ A quiet street, far from the station.";
 const ROWS: usize = 32;
 
 fn main() -> ExitCode {
-    exit_code(run(&Options::parse()))
+    exit_code(use_threads(None).and_then(|()| run(&Options::parse())))
 }
 
 fn run(options: &Options) -> Result<()> {

@@ -21,9 +21,11 @@ use common::Arrangement;
 use common::row::Case;
 use common::table::table;
 use engrad::device::counted;
+use engrad::device::cpu::use_threads;
 use engrad::{Device, Tensor, inference};
 
 fn main() {
+    use_threads(None).expect("there is always a pool");
     let mut filter = String::new();
     let mut device = Device::Cpu;
     let mut arguments = std::env::args().skip(1);

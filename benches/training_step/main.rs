@@ -56,7 +56,7 @@ fn main() {
         recompute: arguments.iter().any(|argument| argument == "--recompute"),
         device: value("--device", "cpu").parse().expect("a device of this machine"),
     };
-    rayon::ThreadPoolBuilder::new().num_threads(options.threads).build_global().expect("the first pool");
+    engrad::device::cpu::use_threads(Some(options.threads)).expect("the first pool");
     match options.work.as_str() {
         "W1" | "W2" => encoder::step(&options),
         "W1-scaling" => encoder::scaling(&options),

@@ -48,13 +48,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ending::exit_code;
+use engrad::device::cpu::use_threads;
 use engrad::{Error, Result};
 use options::Options;
 use results::Results;
 use running::Subjects;
 
 fn main() -> ExitCode {
-    exit_code(run(&Options::parse()))
+    exit_code(use_threads(None).and_then(|()| run(&Options::parse())))
 }
 
 /// The whole comparison; gives the table.

@@ -44,6 +44,7 @@ use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
+use engrad::device::cpu::use_threads;
 use engrad::nn;
 use engrad::optim::{AdamW, Schedule};
 use engrad::train::Trainer;
@@ -78,10 +79,7 @@ fn run(mut options: Options, stop: &AtomicBool) -> std::result::Result<Vec<Recor
             directory.canonicalize().map_err(|source| Error::Io { path: directory.clone(), source })?;
     }
     let (stages, options) = Stages::open(options, stop)?;
-    if let Some(threads) = options.threads {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
-        pool.map_err(|error| Error::Config(format!("{threads} threads: {error}")))?;
-    }
+    use_threads(options.threads.map(usize::from))?;
     let (base, task, pretraining) = match (&options.model, &options.data) {
         (Some(model), Some(data)) => {
             let task = tokens::sst2(model, data, options.rows(), options.max_length as usize)?;

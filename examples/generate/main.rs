@@ -27,6 +27,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use device::OnDevice;
 use ending::exit_code;
+use engrad::device::cpu::use_threads;
 use engrad::nn::{Choose, Generation, LanguageModel, Model, Pretrained, Side, generate};
 use engrad::{Error, Result};
 use words::Words;
@@ -72,7 +73,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    exit_code(run(&Options::parse()))
+    exit_code(use_threads(None).and_then(|()| run(&Options::parse())))
 }
 
 fn run(options: &Options) -> Result<()> {

@@ -28,6 +28,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use curves::{Curve, smooth};
 use ending::exit_code;
+use engrad::device::cpu::use_threads;
 use engrad::nn::files::write_whole;
 use engrad::nn::{CausalLm, LanguageModel, Model, Pretrained, Side};
 use engrad::optim::{AdamW, Schedule};
@@ -101,7 +102,7 @@ struct Begun {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    exit_code(run(&options).map(|(loss, bits)| {
+    exit_code(use_threads(None).and_then(|()| run(&options)).map(|(loss, bits)| {
         println!("{loss:.4} nats a token on the last tenth, about {bits:.3} bits a character");
         println!("saved in {}", options.out.display());
     }))

@@ -52,6 +52,7 @@ use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
 use engrad::Error;
+use engrad::device::cpu::use_threads;
 use folder::{Folder, Outcome};
 use generation::Writing;
 use options::{Other, Settings, Task};
@@ -126,9 +127,7 @@ fn run(settings: &Settings, folder: &mut Folder, stop: &AtomicBool) -> Result<Ou
 
 /// Threads of the whole process.
 fn threads(settings: &Settings) -> Result<(), Error> {
-    let Some(threads) = settings.threads else { return Ok(()) };
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
-    pool.map_err(|error| Error::Config(format!("{threads} threads: {error}")))
+    use_threads(settings.threads.map(usize::from))
 }
 
 fn show(path: &Path, outcome: &Outcome) {

@@ -22,6 +22,7 @@ mod reduce;
 pub(crate) mod simd;
 mod softmax;
 mod sort;
+mod threads;
 
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ use super::array::{Array, Buffer};
 use super::kernel::Kernel;
 use crate::layout::Layout;
 pub use memory::{Memory, PoolStatistics, forget_peak, poison_new_buffers, pool_statistics};
+pub use threads::use_threads;
 
 /// Elements below which a second thread does not pay.
 const GRAIN: usize = 1 << 14;

@@ -34,10 +34,12 @@ pub struct Matrices<'a> {
 
 /// Up to this many rows (or columns) a product is thin: memory traffic, not arithmetic, rules.
 const THIN: usize = 8;
-/// A thin product gives each task this many columns.
-const THIN_COLUMNS: usize = 512;
+/// A thin product gives each task about this many numbers of its large operand.
+const THIN_TASK: usize = 1 << 16;
 /// Below this many multiply-adds a product is done before another thread would have woken up.
 const PARALLEL_WORK: usize = 1 << 20;
+/// The same for the numbers that a thin product reads.
+const PARALLEL_READS: usize = 1 << 18;
 
 /// `out[i] = add[i] + scale * a[i] · b[i]` for every matrix `i` of the stacks.
 ///
@@ -82,7 +84,8 @@ pub(crate) fn gemm_on(
         add.assert_inside(m, n);
     }
     let work = m.saturating_mul(k).saturating_mul(n);
-    let parallel = work.saturating_mul(count) >= PARALLEL_WORK;
+    let thin = count == 1 && m.min(n) <= THIN && k.saturating_mul(m.max(n)) >= PARALLEL_READS;
+    let parallel = thin || work.saturating_mul(count) >= PARALLEL_WORK;
     // Many products go to the threads whole, a few large ones each use all threads.
     let whole = parallel && count > 1 && work < 16 * PARALLEL_WORK;
     let out_stack = View { pointer: out.as_mut_ptr(), row_stride: n as isize, col_stride: 1 };
@@ -219,7 +222,10 @@ fn multiply(product: Product) {
         return multiply_blocked(product);
     }
     // A thin product reads `b` once; the threads share its columns.
-    let step = if product.parallel { THIN_COLUMNS } else { columns };
+    let step = match product.parallel {
+        true => (THIN_TASK / depth).max(1).next_multiple_of(product.kernel.columns()),
+        false => columns,
+    };
     for_each(product.parallel, columns.div_ceil(step), |task| {
         let first = task * step;
         let part = Product {
