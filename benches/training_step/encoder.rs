@@ -1,7 +1,7 @@
 //! W1 and W2: steps of an encoder with a two-class head.
 
 use engrad::adapters::{self, Adapted, BitFit, Lora, Mtlora, RankGrowth, Structure, TriAdaptLora};
-use engrad::nn::{Classifier, Encoder, EncoderConfig, TokenBatch};
+use engrad::nn::{Classifier, Encoder, EncoderConfig, Family, Fresh, TokenBatch};
 use engrad::optim::{AdamW, Schedule};
 use engrad::train::{Step, Trainer};
 use engrad::{Ids, Rng, device};
@@ -24,9 +24,10 @@ fn encoder(options: &Options, sizes @ [batch, time]: [usize; 2]) -> (Classifier,
         intermediate_size: 1536,
         ..EncoderConfig::default()
     };
-    let mut rng = Rng::seeded(0);
-    let encoder = Encoder::new(&config, &mut rng, &options.device).expect("a consistent configuration");
-    let model = Classifier::new(encoder, 2, &mut rng);
+    // All weights are given below.
+    let mut zeros = Fresh::zeros(&options.device);
+    let encoder = Encoder::of_family(Family::Bert, &config, &mut zeros).expect("a consistent configuration");
+    let model = Classifier::new(encoder, 2, &mut Rng::seeded(0));
     let labels = (0..batch).map(|row| row as u32 % 2).collect::<Vec<u32>>();
     let labels = Ids::new(labels, [batch], 2).expect("two classes");
     let batch = TokenBatch {
