@@ -6,12 +6,15 @@ pub fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// The deviation of a sample; 0 for a single value.
+/// The mean and the deviation of a sample, as text; a single value has no deviation.
 #[allow(dead_code, reason = "not every program has several runs")]
-pub fn deviation(values: &[f64]) -> f64 {
+pub fn mean_and_deviation(values: &[f64]) -> String {
     let mean = mean(values);
+    if values.len() < 2 {
+        return format!("{mean:.4}");
+    }
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    (squares / (values.len().max(2) - 1) as f64).sqrt()
+    format!("{mean:.4} ± {:.4}", (squares / (values.len() - 1) as f64).sqrt())
 }
 
 /// The number in the middle of all, sorted by size; 0 of none.

@@ -9,7 +9,7 @@ use engrad::nn::files::write_whole;
 
 use super::curves::{self, Curve, smooth};
 use super::results::Run;
-use super::samples::{deviation, mean};
+use super::samples::{mean, mean_and_deviation};
 
 /// As many curves as one panel can tell apart.
 const TOGETHER: usize = 6;
@@ -29,7 +29,7 @@ pub fn table(methods: &[&str], runs: &[Run]) -> String {
         text += &format!("\n| {method} | {} |", of.len());
         for name in &names {
             let values: Vec<f64> = of.iter().filter_map(|run| run.measures.get(*name).copied()).collect();
-            text += &format!(" {:.4} ± {:.4} |", mean(&values), deviation(&values));
+            text += &format!(" {} |", mean_and_deviation(&values));
         }
         let trained: Vec<f64> = of.iter().map(|run| run.trained as f64).collect();
         let times: Vec<f64> = of.iter().map(|run| 1e3 * run.step_seconds).collect();

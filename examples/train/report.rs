@@ -12,7 +12,7 @@ use engrad::{Error, Result};
 
 use super::folder::{Folder, Outcome, SETTINGS};
 use super::options::Settings;
-use super::samples::{deviation, mean};
+use super::samples::{mean, mean_and_deviation};
 use super::study::CHOOSING;
 
 /// A finished run.
@@ -95,7 +95,7 @@ fn measures(group: &Group) -> String {
     let cell = |name: &&String| {
         let values = group.runs.iter().filter_map(|run| run.outcome.values.get(*name).copied());
         let values: Vec<f64> = values.collect();
-        format!("{name} {:.4} ± {:.4}", mean(&values), deviation(&values))
+        format!("{name} {}", mean_and_deviation(&values))
     };
     names.iter().map(cell).collect::<Vec<_>>().join(", ")
 }

@@ -33,6 +33,11 @@ fn a_report_has_means_deviations_and_the_chance_of_a_difference() {
         .into_iter()
         .flat_map(|(method, values)| (0..3).map(move |seed| run(method, seed, values[seed as usize])))
         .collect();
+    let alone = table(&runs[..1], "lora");
+    assert!(
+        alone.ends_with("| 1 | matthews 0.8400 | 10 | 500.0 | - |\n"),
+        "one run has no deviation: {alone}"
+    );
     let text = table(&runs, "lora");
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[2], "| cola | lora | 8 | 0.002 | 3 | matthews 0.8400 ± 0.0100 | 10 | 500.0 | - |");

@@ -165,6 +165,34 @@ fn matches_double_precision_beyond_one_block() {
 }
 
 #[test]
+fn packing_writes_its_panel_and_nothing_behind_it() {
+    const BEHIND: f32 = 7.0;
+    for kernel in micro_kernel::supported() {
+        let widths = 1..=kernel.columns();
+        for (width, depth) in widths.flat_map(|width| [1, 2, 7, 16, 19].map(|depth| (width, depth))) {
+            for layout in [RowMajor, Transposed, Sparse] {
+                let across = (width - width / 3).max(1);
+                let operand = Operand::new(layout, 1, depth, across, 11);
+                let mut packed = vec![BEHIND; depth * width + 32];
+                let (source, destination) = (operand.matrices().view(0), packed.as_mut_ptr());
+                // SAFETY: the operand has depth x across elements, the destination more than depth x width.
+                unsafe { kernel.pack(&pack::Panel { source, depth, across, width, destination }) };
+                let (panel, behind) = packed.split_at(depth * width);
+                let name = format!("{} {width} x {depth} {layout:?}", kernel.name);
+                assert!(behind.iter().all(|&x| x == BEHIND), "{name}: something was written behind");
+                for (step, row) in panel.chunks(width).enumerate() {
+                    for (column, &x) in row.iter().enumerate() {
+                        let expected =
+                            if column < across { operand.get(0, step, column) as f32 } else { 0.0 };
+                        assert_eq!(x, expected, "{name}: step {step}, column {column}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn empty_products_are_empty_or_the_added_matrix() {
     for shape in [[0, 3, 4], [3, 4, 0], [0, 0, 0], [3, 0, 4], [1, 0, 50], [40, 0, 1], [30, 0, 40]] {
         for batch in [0, 1, 2] {
