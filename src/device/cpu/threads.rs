@@ -2,6 +2,7 @@
 //!
 //! A thread outside of rayon's pool hands each kernel over and sleeps until it is done. Waking two threads takes tens
 //! of microseconds, as long as a small kernel itself; a thread inside of the pool takes a part of the work instead.
+//! Read next: `elementwise.rs`, whose blocks they share.
 
 use crate::error::{Error, Result};
 
