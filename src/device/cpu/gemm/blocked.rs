@@ -17,7 +17,7 @@ use std::ops::Range;
 
 use super::micro_kernel::MicroKernel;
 use super::pack::Panel;
-use super::tile::Tile;
+use super::tile::{Strip, Tile};
 use super::view::View;
 use super::{Product, THIN, even_step, for_each, for_each_chunk, ranges};
 use crate::device::cpu::memory::with_scratch;
@@ -32,15 +32,16 @@ const PACKED_BLOCKS: usize = 6;
 /// Panels of `b` packed by one task, and depth steps packed before going on to the next panel.
 const PACKED_PANELS: usize = 4;
 const PACKED_STEPS: usize = 16;
-/// With at most this many rows, reading `b` where it lies is cheaper than packing it.
-const IN_PLACE_ROWS: usize = 64;
+/// With at most this many rows, reading `b` where it lies is cheaper than packing it; `a` likewise with at most
+/// as many columns, if its own columns are contiguous.
+const IN_PLACE: usize = 64;
 /// Depth blocks for reading `b` in place: few enough rows for the processor to prefetch them all.
 const IN_PLACE_DEPTH: usize = 32;
 
 /// The general road: the first loop, and the packing of `b`.
 pub fn multiply_blocked(product: Product) {
     let Product { kernel, parallel, rows, depth, columns, b, .. } = product;
-    let in_place = b.col_stride == 1 && rows <= IN_PLACE_ROWS;
+    let in_place = b.col_stride == 1 && rows <= IN_PLACE;
     let block_depth = even_step(depth, if rows <= THIN { IN_PLACE_DEPTH } else { BLOCK_DEPTH });
     let packed_depth = depth.min(PACKED_BLOCKS * block_depth);
     let packed_columns = columns.min(BLOCK_COLUMNS).next_multiple_of(kernel.columns());
@@ -134,41 +135,48 @@ impl Block<'_> {
         });
     }
 
-    /// The other three loops: over parts of the depth, panels of `b`, and packed panels of `a`.
+    /// The other three loops: over parts of the depth, panels of `b`, and panels of `a`.
     fn multiply_rows(&self, first: usize, rows: usize, height: usize, b_panels: Range<usize>) {
-        let Product { kernel, depth, a, .. } = self.product;
-        with_scratch(rows * self.block_depth, |packed_a| {
+        let Product { kernel, depth, columns, a, .. } = self.product;
+        let in_place = a.row_stride == 1 && columns <= IN_PLACE;
+        with_scratch(if in_place { 0 } else { rows * self.block_depth }, |packed_a| {
             for (step, depth) in ranges(depth, self.block_depth) {
-                let source = a.from(first, step).transposed();
-                pack_panels(kernel, source, [depth, rows, height], |across| across, packed_a);
+                let a = a.from(first, step);
+                if !in_place {
+                    pack_panels(kernel, a.transposed(), [depth, rows, height], |across| across, packed_a);
+                }
                 for b_panel in b_panels.clone() {
                     for (row, rows) in ranges(rows, height) {
-                        let packed_a = &packed_a[row * depth..][..rows * depth];
-                        self.multiply_tile(packed_a, first + row, rows, step, b_panel);
+                        let a = if in_place {
+                            Strip { pointer: a.at(row, 0), stride: a.col_stride }
+                        } else {
+                            let panel = &packed_a[row * depth..][..rows * depth];
+                            Strip { pointer: panel.as_ptr(), stride: rows as isize }
+                        };
+                        self.multiply_tile(a, first + row..first + row + rows, step..step + depth, b_panel);
                     }
                 }
             }
         });
     }
 
-    /// Multiplies a packed panel of `a` that starts at (`row`, `step`) with a panel of `b`.
-    fn multiply_tile(&self, packed_a: &[f32], row: usize, rows: usize, step: usize, b_panel: usize) {
+    /// Multiplies some rows of `a` with a panel of `b`, over a part of the depth.
+    fn multiply_tile(&self, a: Strip, rows: Range<usize>, steps: Range<usize>, b_panel: usize) {
         let Product { kernel, columns, b, epilogue, .. } = self.product;
-        let depth = packed_a.len() / rows;
         let column = b_panel * kernel.columns();
         let columns = kernel.columns().min(columns - column);
         let width = kernel.panel_width(columns);
-        let (b, b_stride) = if self.in_place && columns == kernel.columns() {
-            (b.at(step, column).cast_const(), b.row_stride)
+        let b = if self.in_place && columns == kernel.columns() {
+            Strip { pointer: b.at(steps.start, column), stride: b.row_stride }
         } else {
-            let panel = &self.packed_b[column * self.product.depth + step * width..];
-            (panel[..width * depth].as_ptr(), width as isize)
+            let panel = &self.packed_b[column * self.product.depth + steps.start * width..];
+            Strip { pointer: panel[..width * steps.len()].as_ptr(), stride: width as isize }
         };
-        let epilogue = epilogue.from(row, column);
-        let epilogue = if step == 0 { epilogue } else { epilogue.accumulating() };
-        let tile = Tile { depth, a: packed_a.as_ptr(), b, b_stride, columns, epilogue };
-        // SAFETY: the lengths of the packed panels were just checked; `b` in place and the
+        let epilogue = epilogue.from(rows.start, column);
+        let epilogue = if steps.start == 0 { epilogue } else { epilogue.accumulating() };
+        let tile = Tile { depth: steps.len(), a, b, columns, epilogue };
+        // SAFETY: the lengths of the packed panels were just checked; operands in place and the
         // epilogue's matrices lie inside checked ones; no other task has this tile of `out`.
-        unsafe { kernel.tile(rows, &tile) };
+        unsafe { kernel.tile(rows.len(), &tile) };
     }
 }

@@ -12,7 +12,7 @@ pub struct Panel {
     pub source: View,
     pub depth: usize,
     pub across: usize,
-    /// The destination's row length; values past `across` become zero.
+    /// The destination's row length; what stands past `across` is some number that nobody uses.
     pub width: usize,
     pub destination: *mut f32,
 }
@@ -74,38 +74,48 @@ unsafe fn store_step<V: Vector>(register: V, panel: &Panel, step: usize, first: 
 }
 
 /// Packs up to `LANES` columns from `first` on whose values are contiguous along the depth.
-///
-/// Reads square blocks of registers and transposes each with repeated [`Vector::zip`]: every round
-/// moves the top bit of the row number to the bottom of the lane number, so after log2(LANES)
-/// rounds rows and lanes have changed places.
 #[inline(always)]
 unsafe fn pack_transposed<V: Vector>(panel: &Panel, first: usize) {
     let &Panel { source, depth, across, .. } = panel;
-    let present = across.saturating_sub(first).min(V::LANES);
-    // SAFETY: `present` and `steps` are clipped to the extents `pack`'s caller vouches for.
+    // SAFETY: lanes past the last column repeat it, and the last steps are read from a copy, so all reads
+    // stay inside the extents `pack`'s caller vouches for.
     unsafe {
-        for start in (0..depth).step_by(V::LANES) {
-            let steps = (depth - start).min(V::LANES);
-            let mut block = [V::splat(0.0); MOST_LANES];
-            for (lane, register) in block.iter_mut().take(V::LANES).enumerate() {
-                if lane < present {
-                    *register = load_up_to::<V>(source.at(start, first + lane), steps);
-                }
-            }
-            let mut rounds = V::LANES;
-            while rounds > 1 {
-                let before = block;
-                for pair in 0..V::LANES / 2 {
-                    let (low, high) = before[pair].zip(before[pair + V::LANES / 2]);
-                    (block[2 * pair], block[2 * pair + 1]) = (low, high);
-                }
-                rounds /= 2;
-            }
-            for (step, &register) in block.iter().take(V::LANES).enumerate() {
-                if step < steps {
-                    store_step(register, panel, start + step, first);
-                }
+        let mut columns = [source.at(0, first).cast_const(); MOST_LANES];
+        for (lane, column) in columns.iter_mut().enumerate() {
+            *column = source.at(0, (first + lane).min(across - 1));
+        }
+        let whole = depth - depth % 4;
+        for start in (0..whole).step_by(4) {
+            for (step, register) in four_steps::<V>(&columns, start).into_iter().enumerate() {
+                store_step(register, panel, start + step, first);
             }
         }
+        if whole < depth {
+            let mut rest = [[0.0; 4]; MOST_LANES];
+            for (rest, column) in rest.iter_mut().zip(&columns) {
+                rest.as_mut_ptr().copy_from_nonoverlapping(column.add(whole), depth - whole);
+            }
+            let rest = rest.each_ref().map(|rest| rest.as_ptr());
+            for (step, register) in four_steps::<V>(&rest, 0).into_iter().take(depth - whole).enumerate() {
+                store_step(register, panel, whole + step, first);
+            }
+        }
+    }
+}
+
+/// Reads four steps of every column, and returns each step in a register.
+///
+/// A register reads four values of every fourth column, so that transposing the quads of four registers
+/// finishes the work, and no value has to cross from one part of a register to another.
+#[inline(always)]
+unsafe fn four_steps<V: Vector>(columns: &[*const f32; MOST_LANES], start: usize) -> [V; 4] {
+    // SAFETY: the caller vouches for four values of every column from `start` on.
+    unsafe {
+        let mut block = [V::splat(0.0); 4];
+        for (row, register) in block.iter_mut().enumerate() {
+            let column = |quad: usize| columns[(4 * quad + row) % V::LANES].add(start);
+            *register = V::load_quads([column(0), column(1), column(2), column(3)]);
+        }
+        V::transpose_quads(block)
     }
 }

@@ -9,26 +9,40 @@ use super::view::Epilogue;
 /// The arguments of [`tile`].
 pub struct Tile {
     pub depth: usize,
-    /// Packed: `rows` values for depth 0, then `rows` values for depth 1, ...
-    pub a: *const f32,
-    /// One row of `VECTORS * LANES` values per depth step, `b_stride` apart.
-    pub b: *const f32,
-    pub b_stride: isize,
+    /// `ROWS` values for each depth step.
+    pub a: Strip,
+    /// `VECTORS * LANES` values for each depth step.
+    pub b: Strip,
     /// How many of those columns exist in `out`.
     pub columns: usize,
     pub epilogue: Epilogue,
 }
 
-/// Multiplies a `ROWS` x depth panel of `a` with a depth x `VECTORS` registers panel of `b`.
+/// A part of an operand, packed or where it lies: each depth step's values stand side by side.
+#[derive(Clone, Copy)]
+pub struct Strip {
+    pub pointer: *const f32,
+    /// From one depth step to the next.
+    pub stride: isize,
+}
+
+impl Strip {
+    #[inline(always)]
+    fn after(self, steps: isize) -> Strip {
+        Strip { pointer: self.pointer.wrapping_offset(steps * self.stride), ..self }
+    }
+}
+
+/// Multiplies a `ROWS` x depth strip of `a` with a depth x `VECTORS` registers strip of `b`.
 ///
 /// All sums stay in registers: each step loads `VECTORS + ROWS` values for `VECTORS * ROWS`
 /// multiply-adds, which is what lets the arithmetic rather than the loads set the pace.
 ///
 /// # Safety
-/// The panels and the `ROWS` x `columns` elements of the epilogue's matrices exist.
+/// The strips and the `ROWS` x `columns` elements of the epilogue's matrices exist.
 #[inline(always)]
 pub unsafe fn tile<V: Vector, const ROWS: usize, const VECTORS: usize>(tile: &Tile) {
-    // SAFETY: every step stays inside the panels the caller vouches for.
+    // SAFETY: every step stays inside the strips the caller vouches for.
     unsafe {
         let mut sums = [[V::splat(0.0); VECTORS]; ROWS];
         let (mut a, mut b) = (tile.a, tile.b);
@@ -39,12 +53,12 @@ pub unsafe fn tile<V: Vector, const ROWS: usize, const VECTORS: usize>(tile: &Ti
             for vector in 0..if pair < ROWS { VECTORS } else { 0 } {
                 prefetch(tile.epilogue.out.at(pair, vector * V::LANES));
             }
-            multiply_step(a, b, &mut sums);
-            multiply_step(a.add(ROWS), b.wrapping_offset(tile.b_stride), &mut sums);
-            (a, b) = (a.add(2 * ROWS), b.wrapping_offset(2 * tile.b_stride));
+            multiply_step(a.pointer, b.pointer, &mut sums);
+            multiply_step(a.after(1).pointer, b.after(1).pointer, &mut sums);
+            (a, b) = (a.after(2), b.after(2));
         }
         if tile.depth % 2 == 1 {
-            multiply_step(a, b, &mut sums);
+            multiply_step(a.pointer, b.pointer, &mut sums);
         }
         write_tile(tile, &sums);
     }
@@ -70,7 +84,7 @@ unsafe fn multiply_step<V: Vector, const ROWS: usize, const VECTORS: usize>(
     b: *const f32,
     sums: &mut [[V; VECTORS]; ROWS],
 ) {
-    // SAFETY: `tile` passes addresses inside its panels.
+    // SAFETY: `tile` passes addresses inside its strips.
     unsafe {
         let mut b_row = [V::splat(0.0); VECTORS];
         for (vector, value) in b_row.iter_mut().enumerate() {

@@ -23,6 +23,10 @@ pub trait Vector: Copy {
     unsafe fn add(self, other: Self) -> Self;
     /// Interleaves two registers: `[a0 b0 a1 b1 ..]`, split over two results.
     unsafe fn zip(self, other: Self) -> (Self, Self);
+    /// Loads four floats from each of the first `LANES / 4` addresses, one quad of lanes after the other.
+    unsafe fn load_quads(from: [*const f32; 4]) -> Self;
+    /// Transposes the 4 x 4 matrices that the same quad of four registers makes.
+    unsafe fn transpose_quads(rows: [Self; 4]) -> [Self; 4];
 }
 
 /// No register here has more lanes than this.
@@ -79,6 +83,26 @@ mod x86 {
                 (_mm512_permutex2var_ps(self, low, other), _mm512_permutex2var_ps(self, high, other))
             }
         }
+        #[inline(always)]
+        unsafe fn load_quads(from: [*const f32; 4]) -> Self {
+            unsafe {
+                let quads = _mm512_castps128_ps512(_mm_loadu_ps(from[0]));
+                let quads = _mm512_insertf32x4::<1>(quads, _mm_loadu_ps(from[1]));
+                let quads = _mm512_insertf32x4::<2>(quads, _mm_loadu_ps(from[2]));
+                _mm512_insertf32x4::<3>(quads, _mm_loadu_ps(from[3]))
+            }
+        }
+        #[inline(always)]
+        unsafe fn transpose_quads([a, b, c, d]: [Self; 4]) -> [Self; 4] {
+            unsafe {
+                let (ab, ab_high) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+                let (cd, cd_high) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+                [
+                    _mm512_shuffle_ps::<0x44>(ab, cd), _mm512_shuffle_ps::<0xee>(ab, cd),
+                    _mm512_shuffle_ps::<0x44>(ab_high, cd_high), _mm512_shuffle_ps::<0xee>(ab_high, cd_high),
+                ]
+            }
+        }
     }
 
     #[inline(always)]
@@ -116,6 +140,21 @@ mod x86 {
             unsafe {
                 let (low, high) = (_mm256_unpacklo_ps(self, other), _mm256_unpackhi_ps(self, other));
                 (_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31))
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_quads(from: [*const f32; 4]) -> Self {
+            unsafe { _mm256_set_m128(_mm_loadu_ps(from[1]), _mm_loadu_ps(from[0])) }
+        }
+        #[inline(always)]
+        unsafe fn transpose_quads([a, b, c, d]: [Self; 4]) -> [Self; 4] {
+            unsafe {
+                let (ab, ab_high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+                let (cd, cd_high) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+                [
+                    _mm256_shuffle_ps::<0x44>(ab, cd), _mm256_shuffle_ps::<0xee>(ab, cd),
+                    _mm256_shuffle_ps::<0x44>(ab_high, cd_high), _mm256_shuffle_ps::<0xee>(ab_high, cd_high),
+                ]
             }
         }
     }
@@ -167,5 +206,11 @@ impl Vector for [f32; 4] {
     #[inline(always)]
     unsafe fn zip(self, other: Self) -> (Self, Self) {
         ([self[0], other[0], self[1], other[1]], [self[2], other[2], self[3], other[3]])
+    }
+    #[inline(always)]
+    unsafe fn load_quads(from: [*const f32; 4]) -> Self { unsafe { Self::load(from[0]) } }
+    #[inline(always)]
+    unsafe fn transpose_quads(rows: [Self; 4]) -> [Self; 4] {
+        std::array::from_fn(|lane| rows.map(|row| row[lane]))
     }
 }
