@@ -23,7 +23,9 @@ pub struct Dot {
 /// Scalar products of every short row with every long row.
 ///
 /// `LONG * SHORT == LANES` sums run at once, each spread over the lanes of a register, and meet in
-/// one register at the end of the depth.
+/// one register at the end of the depth. The long rows of a group lie in as many stretches of the operand,
+/// each of which is read from its beginning to its end: memory answers such streams at twice the rate
+/// of rows side by side.
 ///
 /// # Safety
 /// `long_count` and `SHORT` rows of `depth` values exist, and the elements of the epilogue.
@@ -31,11 +33,12 @@ pub struct Dot {
 pub unsafe fn dot<V: Vector, const LONG: usize, const SHORT: usize>(dot: &Dot) {
     // SAFETY: rows and depth are clipped to the extents the caller vouches for.
     unsafe {
-        for first in (0..dot.long_count).step_by(LONG) {
+        let groups = dot.long_count.div_ceil(LONG);
+        for group in 0..groups {
             let mut long = [dot.long; LONG];
-            for (row, address) in long.iter_mut().enumerate() {
-                // The last group repeats its last row rather than running past the end.
-                let row = (first + row).min(dot.long_count - 1);
+            for (stretch, address) in long.iter_mut().enumerate() {
+                // The last stretch repeats its last row rather than running past the end.
+                let row = (stretch * groups + group).min(dot.long_count - 1);
                 *address = dot.long.wrapping_offset(row as isize * dot.long_stride);
             }
             let mut sums = [[V::splat(0.0); SHORT]; LONG];
@@ -48,10 +51,11 @@ pub unsafe fn dot<V: Vector, const LONG: usize, const SHORT: usize>(dot: &Dot) {
             }
             let mut lanes = [0.0; MOST_LANES];
             sum_lanes::<V>(sums.as_flattened()).store(lanes.as_mut_ptr());
-            for (row, sums) in lanes.chunks(SHORT).take(LONG).enumerate() {
-                if first + row < dot.long_count {
+            for (stretch, sums) in lanes.chunks(SHORT).take(LONG).enumerate() {
+                let row = stretch * groups + group;
+                if row < dot.long_count {
                     for (short, &sum) in sums[..dot.short_count].iter().enumerate() {
-                        dot.epilogue.write(short, first + row, sum);
+                        dot.epilogue.write(short, row, sum);
                     }
                 }
             }
