@@ -43,7 +43,8 @@ pub fn read(path: impl AsRef<Path>, device: &Device) -> Result<Contents> {
             tensors.insert(name.to_string(), tensor);
         }
     }
-    Ok(Contents { tensors, metadata: header.metadata().clone().unwrap_or_default() })
+    let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+    Ok(Contents { tensors, metadata })
 }
 
 /// `None` for integers, which are buffers rather than weights.
@@ -105,6 +106,7 @@ pub fn write(
     let path = path.as_ref();
     let stored = |(name, tensor)| Ok((name, Stored::new(tensor)?));
     let views = tensors.iter().map(stored).collect::<Result<Vec<(&String, Stored)>>>()?;
+    let metadata = metadata.into_iter().collect();
     let bytes = safetensors::serialize(views, Some(metadata))
         .map_err(|error| Error::format(path, format!("cannot be written: {error}")))?;
     write_whole(path, &bytes)

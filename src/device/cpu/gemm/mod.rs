@@ -36,6 +36,8 @@ pub struct Matrices<'a> {
 const THIN: usize = 8;
 /// A thin product gives each task about this many numbers of its large operand.
 const THIN_TASK: usize = 1 << 16;
+/// So many columns are enough for the threads to share, where each is read on its own.
+const SHARED_COLUMNS: usize = 64;
 /// Below this many multiply-adds a product is done before another thread would have woken up.
 const PARALLEL_WORK: usize = 1 << 20;
 /// The same for the numbers that a thin product reads.
@@ -215,7 +217,8 @@ fn multiply(product: Product) {
     if depth == 0 {
         return write_sums(&product.epilogue, columns, &vec![0.0; rows * columns]);
     }
-    if product.parallel && small && depth >= 2 * PIECE_DEPTH {
+    let by_dots = rows <= THIN && product.b.row_stride == 1;
+    if product.parallel && small && depth >= 2 * PIECE_DEPTH && !(by_dots && columns >= SHARED_COLUMNS) {
         return multiply_in_pieces(product);
     }
     if rows > THIN {
@@ -235,7 +238,7 @@ fn multiply(product: Product) {
             epilogue: product.epilogue.from(0, first),
             ..product
         };
-        if part.b.row_stride == 1 { multiply_by_dots(part) } else { multiply_blocked(part) }
+        if by_dots { multiply_by_dots(part) } else { multiply_blocked(part) }
     });
 }
 
