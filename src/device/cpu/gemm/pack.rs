@@ -20,7 +20,7 @@ pub struct Panel {
 /// Copies a panel into consecutive memory, one depth step after the other.
 ///
 /// # Safety
-/// The source's depth x `across` and the destination's depth x `width` elements exist.
+/// The source's depth x `across` and the destination's depth x `width` elements exist, and `across` is not 0.
 #[inline(always)]
 pub unsafe fn pack<V: Vector>(panel: &Panel) {
     let &Panel { source, depth, across, width, .. } = panel;

@@ -1,7 +1,7 @@
 //! Shorter roads for a small `out`: few rows or columns, or a depth far larger than both.
 //!
 //! A thin product reads its large operand once, so packing it would only add to the traffic. A product
-//! of great depth has too few elements of `out` to share, so the threads share its depth.
+//! of great depth over a small `out` has too little of it to share, so the threads share its depth.
 
 use super::blocked::pack_panels;
 use super::dot::Dot;

@@ -154,6 +154,7 @@ fn matches_double_precision_beyond_one_block() {
         [70, 9, 2100],
         [4200, 5, 17],
         [1, 600, 700],
+        [4, 9000, 40],
         [2, 9, 2100],
     ];
     for shape in cases {
