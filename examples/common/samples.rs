@@ -13,8 +13,15 @@ pub fn mean_and_deviation(values: &[f64]) -> String {
     if values.len() < 2 {
         return format!("{mean:.4}");
     }
+    format!("{mean:.4} ± {:.4}", deviation(values))
+}
+
+/// The deviation of a sample; 0 of a single value.
+#[allow(dead_code, reason = "not every program has several runs")]
+pub fn deviation(values: &[f64]) -> f64 {
+    let mean = mean(values);
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    format!("{mean:.4} ± {:.4}", (squares / (values.len() - 1) as f64).sqrt())
+    (squares / (values.len().max(2) - 1) as f64).sqrt()
 }
 
 /// The number in the middle of all, sorted by size; 0 of none.

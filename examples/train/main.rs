@@ -12,6 +12,7 @@
 
 #[path = "../common/answering.rs"]
 mod answering;
+mod comparison;
 #[path = "../common/curves.rs"]
 mod curves;
 #[path = "../common/flags.rs"]
@@ -81,8 +82,10 @@ fn main() -> ExitCode {
 fn command(arguments: &[OsString], stop: &AtomicBool) -> Result<(), Ended> {
     let command = options::read(arguments)?;
     match (command.other, command.source.resume) {
-        (Some(Other::Report { runs, against }), _) => {
-            println!("{}", report::table(&report::finished(&runs)?, &against));
+        (Some(Other::Report { runs, against, picture }), _) => {
+            let runs = report::finished(&runs)?;
+            println!("{}", report::table(&runs, &against));
+            picture.map_or(Ok(()), |path| comparison::write(&path, &report::panels(&runs)))?;
         }
         (Some(Other::Study { plan, out }), _) => study::run(&plan, &out, stop)?,
         (None, Some(path)) => {

@@ -45,6 +45,9 @@ pub enum Other {
         /// The method that the others are compared with, over the seeds that both have
         #[arg(long, default_value = "lora", value_parser = method)]
         against: String,
+        /// Draws every seed, and each method's mean and deviation, as SVG
+        #[arg(long, value_name = "FILE")]
+        picture: Option<PathBuf>,
     },
     /// Makes all runs that a file plans, going on with what an earlier call left, and reports
     Study {

@@ -1,15 +1,17 @@
-//! Finished runs as one table: for each task and method the mean over seeds, its deviation, and whether the
-//! difference to one of the methods may be chance.
+//! Finished runs as one table and one picture: for each task and method the mean over seeds, its deviation, and
+//! whether the difference to one of the methods may be chance.
 //!
 //! Runs belong together when their settings differ in nothing but seed and directory. Two groups that were measured
 //! on the same rows are compared over the seeds that both have, by a paired t-test on their scores: the mean of the
-//! task's measures, or BLEU. Read next: `study.rs`.
+//! task's measures, or BLEU. Read next: `comparison.rs`, `study.rs`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use engrad::metrics::paired_t_test;
 use engrad::{Error, Result};
 
+use super::comparison::Panel;
 use super::folder::{Folder, Outcome, SETTINGS};
 use super::options::Settings;
 use super::samples::{mean, mean_and_deviation};
@@ -89,15 +91,37 @@ pub fn table(runs: &[Run], against: &str) -> String {
     text
 }
 
+/// The same as panels of a picture, one for each measure of each task.
+pub fn panels(runs: &[Run]) -> Vec<Panel> {
+    let mut panels: Vec<Panel> = Vec::new();
+    for group in groups(runs) {
+        let Settings { task, method, rate, .. } = &group.settings;
+        for (measure, values) in group.measures() {
+            let title = format!("{task}, {measure}");
+            let row = (format!("{method}, {rate}"), values);
+            match panels.iter_mut().find(|panel| panel.title == title) {
+                Some(panel) => panel.rows.push(row),
+                None => panels.push(Panel { title, rows: vec![row] }),
+            }
+        }
+    }
+    panels
+}
+
+impl Group<'_> {
+    /// Each measure's values, one for each run that has it.
+    fn measures(&self) -> BTreeMap<&str, Vec<f64>> {
+        let mut measures: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+        for (name, &value) in self.runs.iter().flat_map(|run| &run.outcome.values) {
+            measures.entry(name).or_default().push(value);
+        }
+        measures
+    }
+}
+
 fn measures(group: &Group) -> String {
-    let names = group.runs.iter().flat_map(|run| run.outcome.values.keys());
-    let names: std::collections::BTreeSet<&String> = names.collect();
-    let cell = |name: &&String| {
-        let values = group.runs.iter().filter_map(|run| run.outcome.values.get(*name).copied());
-        let values: Vec<f64> = values.collect();
-        format!("{name} {}", mean_and_deviation(&values))
-    };
-    names.iter().map(cell).collect::<Vec<_>>().join(", ")
+    let cell = |(name, values): (&str, Vec<f64>)| format!("{name} {}", mean_and_deviation(&values));
+    group.measures().into_iter().map(cell).collect::<Vec<_>>().join(", ")
 }
 
 /// The probability that the difference to the group of the method `against` is chance.

@@ -20,6 +20,7 @@ use engrad::nn::files::write_whole;
 use engrad::{Error, Result};
 use toml::{Table, Value};
 
+use super::comparison;
 use super::folder::{Folder, Outcome, SETTINGS};
 use super::options::{self, Settings};
 use super::report::{self, Run};
@@ -29,7 +30,7 @@ use super::{fresh, resume, threads};
 /// Where the trials are by which rates are chosen.
 pub const CHOOSING: &str = "choosing";
 
-/// Does what is left to do of a plan, and writes `report.md`.
+/// Does what is left to do of a plan, and writes `report.md` and `report.svg`.
 pub fn run(plan: &Path, out: &Path, stop: &AtomicBool) -> std::result::Result<(), Ended> {
     let study = Study::read(plan)?;
     std::fs::create_dir_all(out).map_err(|source| Error::Io { path: out.into(), source })?;
@@ -49,6 +50,7 @@ pub fn run(plan: &Path, out: &Path, stop: &AtomicBool) -> std::result::Result<()
     }
     let text = report::table(&done, "lora");
     write_whole(out.join("report.md"), text.as_bytes())?;
+    comparison::write(&out.join("report.svg"), &report::panels(&done))?;
     println!("{text}");
     Ok(())
 }

@@ -97,6 +97,9 @@ fn a_study_goes_on_where_it_was_left() {
     study::run(&plan, &out, &stop).unwrap();
     let report = fs::read_to_string(out.join("report.md")).unwrap();
     assert!(report.contains("| cola | lora | 8 |") && report.contains("| cola | head | 8 |"), "{report}");
+    let drawn = fs::read_to_string(out.join("report.svg")).unwrap();
+    assert!(drawn.contains("cola, matthews") && drawn.contains("lora, 0.0") && drawn.contains("head, 0.0"));
+    assert_eq!(drawn.matches("<circle").count(), 2 * (2 + 1), "two seeds and their mean, of two methods");
     study::run(&plan, &out, &stop).unwrap();
     assert_eq!(fs::read_to_string(out.join("report.md")).unwrap(), report);
     // The trials by which rates were chosen are no results.
