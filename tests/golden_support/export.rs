@@ -31,7 +31,7 @@ pub fn export(root: &Path, target: &Path) -> Result<(), Box<dyn std::error::Erro
             let mut keys = BTreeSet::new();
             chosen.iter().for_each(|case| collect_keys(case, &sizes, &mut keys));
             let kept = views.iter().filter(|(key, _)| keys.contains(key.as_str()));
-            safetensors::serialize_to_file(kept, None, &path.with_file_name(beside))?;
+            std::fs::write(path.with_file_name(beside), safetensors::serialize(kept, None)?)?;
             json["cases"] = json!(chosen);
         }
         std::fs::write(&path, serde_json::to_string(&json)? + "\n")?;
