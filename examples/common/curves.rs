@@ -46,11 +46,19 @@ pub fn picture(along: &str, panels: &[(&str, &str, &[Curve])]) -> Result<String,
 /// **Errors** when plotters cannot draw, or the file cannot be written.
 #[allow(dead_code, reason = "benches say where they write")]
 pub fn write(path: &Path, along: &str, panels: &[(&str, &str, &[Curve])]) -> engrad::Result<()> {
+    write_svg(path, picture(along, panels))
+}
+
+/// Writes what was drawn to a file.
+///
+/// **Errors** when it could not be drawn, or the file cannot be written.
+#[allow(dead_code, reason = "benches say where they write")]
+pub fn write_svg(path: &Path, drawn: Result<String, Box<dyn Error>>) -> engrad::Result<()> {
     let malformed = |error: Box<dyn Error>| engrad::Error::Format {
         path: path.into(),
         what: format!("cannot be drawn: {error}"),
     };
-    write_whole(path, picture(along, panels).map_err(malformed)?.as_bytes())
+    write_whole(path, drawn.map_err(malformed)?.as_bytes())
 }
 
 fn draw(

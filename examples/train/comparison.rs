@@ -5,10 +5,10 @@
 use std::error::Error;
 use std::path::Path;
 
-use engrad::nn::files::write_whole;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
+use super::curves::write_svg;
 use super::samples::{deviation, mean};
 
 /// What was measured of one task.
@@ -27,11 +27,7 @@ const WIDTH: u32 = 900;
 ///
 /// **Errors** when plotters cannot draw, or the file cannot be written.
 pub fn write(path: &Path, panels: &[Panel]) -> engrad::Result<()> {
-    let malformed = |error: Box<dyn Error>| engrad::Error::Format {
-        path: path.into(),
-        what: format!("cannot be drawn: {error}"),
-    };
-    write_whole(path, picture(panels).map_err(malformed)?.as_bytes())
+    write_svg(path, picture(panels))
 }
 
 /// The picture as SVG.
