@@ -12,7 +12,7 @@ pub struct Panel {
     pub source: View,
     pub depth: usize,
     pub across: usize,
-    /// The destination's row length; what stands past `across` is some number that nobody uses.
+    /// The destination's row length; values past `across` become zero.
     pub width: usize,
     pub destination: *mut f32,
 }
@@ -77,7 +77,7 @@ unsafe fn store_step<V: Vector>(register: V, panel: &Panel, step: usize, first: 
 #[inline(always)]
 unsafe fn pack_transposed<V: Vector>(panel: &Panel, first: usize) {
     let &Panel { source, depth, across, .. } = panel;
-    // SAFETY: lanes past the last column repeat it, and the last steps are read from a copy, so all reads
+    // SAFETY: lanes past the last column repeat it until they become zeros, and the last steps are read from a copy, so all reads
     // stay inside the extents `pack`'s caller vouches for.
     unsafe {
         let mut columns = [source.at(0, first).cast_const(); MOST_LANES];
@@ -99,6 +99,10 @@ unsafe fn pack_transposed<V: Vector>(panel: &Panel, first: usize) {
             for (step, register) in four_steps::<V>(&rest, 0).into_iter().take(depth - whole).enumerate() {
                 store_step(register, panel, whole + step, first);
             }
+        }
+        let padding = across.max(first)..panel.width.min(first + V::LANES);
+        for column in padding {
+            (0..depth).for_each(|step| *panel.destination.add(step * panel.width + column) = 0.0);
         }
     }
 }
