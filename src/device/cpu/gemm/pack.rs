@@ -77,8 +77,8 @@ unsafe fn store_step<V: Vector>(register: V, panel: &Panel, step: usize, first: 
 #[inline(always)]
 unsafe fn pack_transposed<V: Vector>(panel: &Panel, first: usize) {
     let &Panel { source, depth, across, .. } = panel;
-    // SAFETY: lanes past the last column repeat it until they become zeros, and the last steps are read from a copy, so all reads
-    // stay inside the extents `pack`'s caller vouches for.
+    // SAFETY: lanes past the last column repeat it until they become zeros, and the last steps are read from a copy,
+    // so all reads stay inside the extents `pack`'s caller vouches for.
     unsafe {
         let mut columns = [source.at(0, first).cast_const(); MOST_LANES];
         for (lane, column) in columns.iter_mut().enumerate() {
