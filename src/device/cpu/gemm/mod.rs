@@ -42,6 +42,9 @@ const SHARED_COLUMNS: usize = 64;
 const PARALLEL_WORK: usize = 1 << 20;
 /// The same for the numbers that a thin product reads.
 const PARALLEL_READS: usize = 1 << 18;
+/// The operands of the next product of a stack are asked for while one is computed, if they hold at most so many
+/// numbers: they have to wait in the second-level cache.
+const ASKED_AHEAD: usize = 1 << 14;
 
 /// `out[i] = add[i] + scale * a[i] · b[i]` for every matrix `i` of the stacks.
 ///
@@ -92,8 +95,13 @@ pub(crate) fn gemm_on(
     let whole = parallel && count > 1 && work < 16 * PARALLEL_WORK;
     let out_stack = View { pointer: out.as_mut_ptr(), row_stride: n as isize, col_stride: 1 };
     let group = if whole { (PARALLEL_WORK / 4 / work.max(1)).clamp(1, count) } else { 1 };
+    let ask_ahead = count > 1 && k.saturating_mul(m.saturating_add(n)) <= ASKED_AHEAD;
     for_each(whole, count.div_ceil(group), |task| {
         for index in task * group..count.min((task + 1) * group) {
+            if ask_ahead && index + 1 < count {
+                a.view(index + 1).prefetch(m, k);
+                b.view(index + 1).prefetch(k, n);
+            }
             multiply(Product {
                 kernel,
                 parallel: parallel && !whole,

@@ -4,7 +4,12 @@
 //! Read next: `pack.rs`, which makes the panels that are read here.
 
 use super::vectors::{MOST_LANES, Vector};
-use super::view::Epilogue;
+use super::view::{Epilogue, prefetch};
+
+/// About so many depth steps hide the way of a line from memory: a shallower tile asks for the rows of
+/// `out` that a tile further down will write.
+const MEMORY_STEPS: usize = 128;
+const MOST_TILES_AHEAD: usize = 4;
 
 /// The arguments of [`tile`].
 pub struct Tile {
@@ -46,12 +51,13 @@ pub unsafe fn tile<V: Vector, const ROWS: usize, const VECTORS: usize>(tile: &Ti
     unsafe {
         let mut sums = [[V::splat(0.0); VECTORS]; ROWS];
         let (mut a, mut b) = (tile.a, tile.b);
+        let ahead = (MEMORY_STEPS / tile.depth).min(MOST_TILES_AHEAD) * ROWS;
         // Unrolled by two: the loop's own counting competes with the multiply-adds for ports, but
         // longer bodies measured slower.
         for pair in 0..tile.depth / 2 {
             // While there is arithmetic left to hide its way from memory, ask for a row of `out`.
             for vector in 0..if pair < ROWS { VECTORS } else { 0 } {
-                prefetch(tile.epilogue.out.at(pair, vector * V::LANES));
+                prefetch(tile.epilogue.out.at(ahead + pair, vector * V::LANES));
             }
             multiply_step(a.pointer, b.pointer, &mut sums);
             multiply_step(a.after(1).pointer, b.after(1).pointer, &mut sums);
@@ -62,19 +68,6 @@ pub unsafe fn tile<V: Vector, const ROWS: usize, const VECTORS: usize>(tile: &Ti
         }
         write_tile(tile, &sums);
     }
-}
-
-/// Asks for a line of memory that will soon be written.
-#[inline(always)]
-fn prefetch(address: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        // SAFETY: a prefetch never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_ET0>(address.cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
 }
 
 /// One depth step: the outer product of a column of `a` and a row of `b`.

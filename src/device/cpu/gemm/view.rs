@@ -3,6 +3,9 @@
 //! Views are addresses without lengths: `mod.rs` checks once that every element lies inside its slice, and
 //! whatever is cut out of a view stays inside.
 
+/// Floats of a cache line.
+const LINE: usize = 16;
+
 /// A strided matrix by its first element. Only views made from `out` are ever written to.
 #[derive(Clone, Copy)]
 pub struct View {
@@ -33,6 +36,31 @@ impl View {
     pub fn transposed(self) -> View {
         View { row_stride: self.col_stride, col_stride: self.row_stride, ..self }
     }
+
+    /// Asks for the first `rows` x `columns` elements, which will be read soon.
+    pub fn prefetch(self, rows: usize, columns: usize) {
+        if self.row_stride == 1 && self.col_stride != 1 {
+            return self.transposed().prefetch(columns, rows);
+        }
+        for row in 0..rows {
+            for column in (0..columns).step_by(LINE) {
+                prefetch(self.at(row, column));
+            }
+        }
+    }
+}
+
+/// Asks for the line of memory at `address`. A hint that never faults, wherever the address lies.
+#[inline(always)]
+pub fn prefetch(address: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }
 
 /// How a finished sum reaches memory: `out = addend + scale * sum`.
