@@ -39,28 +39,40 @@ pub fn highest(scores: &[f64]) -> u32 {
 
 /// A token drawn with the probabilities that softmax makes of the scores.
 pub fn sample(scores: &[f64], temperature: f64, top_k: usize, top_p: f64, rng: &mut Rng) -> u32 {
-    let mut order: Vec<usize> = (0..scores.len()).filter(|&at| scores[at] > NEVER).collect();
-    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
-    if top_k > 0 {
-        order.truncate(top_k);
+    let order = if top_k > 0 { best(scores, top_k) } else { (0..scores.len()).collect() };
+    let largest = scores.iter().copied().fold(NEVER, f64::max);
+    let possible = order.into_iter().filter(|&at| scores[at] > NEVER);
+    let mut choices: Vec<Choice> =
+        possible.map(|at| (at, ((scores[at] - largest) / temperature).exp())).collect();
+    if top_p < 1.0 {
+        keep_probable(&mut choices, top_p);
     }
-    let Some(&first) = order.first() else { return 0 };
-    let weights: Vec<f64> =
-        order.iter().map(|&at| ((scores[at] - scores[first]) / temperature).exp()).collect();
-    let total: f64 = weights.iter().sum();
-    // The fewest of the most probable that together reach p; at least one.
-    let mut kept = 0.0;
-    let enough = weights.iter().position(|weight| {
-        kept += weight;
-        kept >= top_p * total
-    });
-    let count = enough.map_or(weights.len(), |at| at + 1);
-    let mut left = rng.uniform() * weights[..count].iter().sum::<f64>();
-    let drawn = weights[..count].iter().position(|weight| {
-        left -= weight;
+    let mut left = rng.uniform() * choices.iter().map(|choice| choice.1).sum::<f64>();
+    let drawn = choices.iter().find(|choice| {
+        left -= choice.1;
         left < 0.0
     });
-    order[drawn.unwrap_or(count - 1)] as u32
+    drawn.or(choices.last()).map_or(0, |choice| choice.0 as u32)
+}
+
+/// A token and its weight: its probability times a number that all share.
+type Choice = (usize, f64);
+
+/// Keeps the fewest of the most probable that together reach `top_p`, the highest first; at least one.
+fn keep_probable(choices: &mut Vec<Choice>, top_p: f64) {
+    let total: f64 = choices.iter().map(|choice| choice.1).sum();
+    let highest = choices.iter().map(|choice| choice.1).fold(0.0, f64::max);
+    // All that are rarer than this have less than 1 - p together, so the others reach p: of a large vocabulary few are
+    // left to be sorted. Of equal ones a rounded mean could be above all.
+    let rare = ((1.0 - top_p) * total / choices.len() as f64).min(highest);
+    choices.retain(|choice| choice.1 >= rare);
+    choices.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let mut kept = 0.0;
+    let enough = choices.iter().position(|choice| {
+        kept += choice.1;
+        kept >= top_p * total
+    });
+    choices.truncate(enough.map_or(choices.len(), |at| at + 1));
 }
 
 /// The logarithms of the probabilities that softmax makes of the scores.
@@ -84,4 +96,42 @@ pub fn best(scores: &[f64], count: usize) -> Vec<usize> {
         best.truncate(count);
     }
     best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Choice, keep_probable};
+    use proptest::prelude::*;
+
+    /// By its definition: all sorted, taken until they reach p.
+    fn fewest(mut choices: Vec<Choice>, top_p: f64) -> Vec<Choice> {
+        choices.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let total: f64 = choices.iter().map(|choice| choice.1).sum();
+        let sum = |count: usize| choices[..count].iter().map(|choice| choice.1).sum::<f64>();
+        let enough = (1..=choices.len()).find(|&count| sum(count) >= top_p * total);
+        choices[..enough.unwrap_or(choices.len())].to_vec()
+    }
+
+    #[test]
+    fn one_choice_stays_however_small_p_is() {
+        let mut choices = vec![(4, 0.1), (5, 0.1), (6, 0.1)];
+        keep_probable(&mut choices, 1e-20);
+        assert_eq!(choices, [(4, 0.1)]);
+    }
+
+    proptest! {
+        /// Weights of a few bits, whose sums are exact in any order, many of them equal.
+        #[test]
+        fn what_reaches_p_is_found_without_sorting_all(
+            weights in proptest::collection::vec(0u32..40, 1..200),
+            top_p in 1e-9..1.0f64,
+        ) {
+            let weights = weights.iter().map(|&weight| f64::from(weight * weight) / 64.0);
+            let mut choices: Vec<Choice> = weights.enumerate().collect();
+            prop_assume!(choices.iter().any(|choice| choice.1 > 0.0));
+            let expected = fewest(choices.clone(), top_p);
+            keep_probable(&mut choices, top_p);
+            prop_assert_eq!(choices, expected);
+        }
+    }
 }
