@@ -40,16 +40,22 @@ simd! {
         for (y, x) in y.chunks_mut(some).zip(x.chunks(some)) {
             let mut shifts = [0.0; ROWS];
             let mut factors = [0.0; ROWS];
-            shifts.iter_mut().zip(x.chunks_exact(width)).for_each(|(shift, x)| *shift = largest_number(x));
+            for (shift, x) in shifts.iter_mut().zip(x.chunks_exact(width)) {
+                *shift = largest_number(x);
+            }
             let rows = y.chunks_exact_mut(width).zip(x.chunks_exact(width));
             for ((y, x), &shift) in rows.zip(&shifts) {
                 for (y, &x) in y.iter_mut().zip(x) {
                     *y = math::exp_of_negative::<FMA>(x - shift);
                 }
             }
-            factors.iter_mut().zip(y.chunks_exact(width)).for_each(|(factor, y)| *factor = 1.0 / sum(y));
+            for (factor, y) in factors.iter_mut().zip(y.chunks_exact(width)) {
+                *factor = 1.0 / sum(y);
+            }
             for (y, &factor) in y.chunks_exact_mut(width).zip(&factors) {
-                y.iter_mut().for_each(|y| *y *= factor);
+                for y in y {
+                    *y *= factor;
+                }
             }
         }
     }
