@@ -17,7 +17,7 @@ use std::ops::Range;
 
 use super::micro_kernel::MicroKernel;
 use super::pack::Panel;
-use super::tile::{Strip, Tile};
+use super::tile::{ROWS_IN_PLACE, Strip, Tile};
 use super::view::View;
 use super::{Product, THIN, even_step, for_each, for_each_chunk, ranges};
 use crate::device::cpu::memory::with_scratch;
@@ -33,7 +33,7 @@ const PACKED_BLOCKS: usize = 6;
 const PACKED_PANELS: usize = 4;
 const PACKED_STEPS: usize = 16;
 /// With at most this many rows, reading `b` where it lies is cheaper than packing it; `a` likewise with at most
-/// as many columns, if its own columns are contiguous.
+/// as many columns.
 const IN_PLACE: usize = 64;
 /// Depth blocks for reading `b` in place: few enough rows for the processor to prefetch them all.
 const IN_PLACE_DEPTH: usize = 32;
@@ -138,7 +138,7 @@ impl Block<'_> {
     /// The other three loops: over parts of the depth, panels of `b`, and panels of `a`.
     fn multiply_rows(&self, first: usize, rows: usize, height: usize, b_panels: Range<usize>) {
         let Product { kernel, depth, columns, a, .. } = self.product;
-        let in_place = a.row_stride == 1 && columns <= IN_PLACE;
+        let in_place = columns <= IN_PLACE && (a.row_stride == 1 || height <= ROWS_IN_PLACE);
         with_scratch(if in_place { 0 } else { rows * self.block_depth }, |packed_a| {
             for (step, depth) in ranges(depth, self.block_depth) {
                 let a = a.from(first, step);
@@ -148,10 +148,10 @@ impl Block<'_> {
                 for b_panel in b_panels.clone() {
                     for (row, rows) in ranges(rows, height) {
                         let a = if in_place {
-                            Strip { pointer: a.at(row, 0), stride: a.col_stride }
+                            Strip { pointer: a.at(row, 0), stride: a.col_stride, across: a.row_stride }
                         } else {
                             let panel = &packed_a[row * depth..][..rows * depth];
-                            Strip { pointer: panel.as_ptr(), stride: rows as isize }
+                            Strip { pointer: panel.as_ptr(), stride: rows as isize, across: 1 }
                         };
                         self.multiply_tile(a, first + row..first + row + rows, step..step + depth, b_panel);
                     }
@@ -167,10 +167,10 @@ impl Block<'_> {
         let columns = kernel.columns().min(columns - column);
         let width = kernel.panel_width(columns);
         let b = if self.in_place && columns == kernel.columns() {
-            Strip { pointer: b.at(steps.start, column), stride: b.row_stride }
+            Strip { pointer: b.at(steps.start, column), stride: b.row_stride, across: 1 }
         } else {
             let panel = &self.packed_b[column * self.product.depth + steps.start * width..];
-            Strip { pointer: panel[..width * steps.len()].as_ptr(), stride: width as isize }
+            Strip { pointer: panel[..width * steps.len()].as_ptr(), stride: width as isize, across: 1 }
         };
         let epilogue = epilogue.from(rows.start, column);
         let epilogue = if steps.start == 0 { epilogue } else { epilogue.accumulating() };
