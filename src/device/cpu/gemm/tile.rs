@@ -29,11 +29,11 @@ pub struct Strip {
     pub pointer: *const f32,
     /// From one depth step to the next.
     pub stride: isize,
-    /// From one value of a depth step to the next: 1 except for `a` in place, up to [`ROWS_IN_PLACE`] rows of it.
+    /// From one value of a depth step to the next: 1 where packed, and for all of `b`.
     pub across: isize,
 }
 
-/// The rows of a taller tile stand side by side: each row on its own would take an address register.
+/// In place, the rows of up to so many may lie anywhere: each takes a register for its address.
 pub const ROWS_IN_PLACE: usize = 8;
 
 impl Strip {
@@ -49,15 +49,17 @@ impl Strip {
 /// multiply-adds, which is what lets the arithmetic rather than the loads set the pace.
 ///
 /// # Safety
-/// The strips and the `ROWS` x `columns` elements of the epilogue's matrices exist.
+/// The strips and the `ROWS` x `columns` elements of the epilogue's matrices exist; for more than
+/// [`ROWS_IN_PLACE`] rows the values of `a` stand side by side.
 #[inline(always)]
 pub unsafe fn tile<V: Vector, const ROWS: usize, const VECTORS: usize>(tile: &Tile) {
     // SAFETY: the caller's promise. That packed values stand side by side is said as a constant: addresses with a
     // stride that is only known when the program runs cost a large product 3 %.
     unsafe {
-        let sums: [[V; VECTORS]; ROWS] = match tile.a.across {
-            across if ROWS <= ROWS_IN_PLACE && across != 1 => sums(tile, across),
-            _ => sums(tile, 1),
+        let sums: [[V; VECTORS]; ROWS] = if ROWS <= ROWS_IN_PLACE && tile.a.across != 1 {
+            sum_products(tile, tile.a.across)
+        } else {
+            sum_products(tile, 1)
         };
         write_tile(tile, &sums);
     }
@@ -65,7 +67,7 @@ pub unsafe fn tile<V: Vector, const ROWS: usize, const VECTORS: usize>(tile: &Ti
 
 /// The sums of a tile whose values of `a` lie `across` apart.
 #[inline(always)]
-unsafe fn sums<V: Vector, const ROWS: usize, const VECTORS: usize>(
+unsafe fn sum_products<V: Vector, const ROWS: usize, const VECTORS: usize>(
     tile: &Tile,
     across: isize,
 ) -> [[V; VECTORS]; ROWS] {
