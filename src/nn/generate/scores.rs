@@ -39,11 +39,16 @@ pub fn highest(scores: &[f64]) -> u32 {
 
 /// A token drawn with the probabilities that softmax makes of the scores.
 pub fn sample(scores: &[f64], temperature: f64, top_k: usize, top_p: f64, rng: &mut Rng) -> u32 {
-    let order = if top_k > 0 { best(scores, top_k) } else { (0..scores.len()).collect() };
+    let mut order: Vec<usize> = (0..scores.len()).filter(|&at| scores[at] > NEVER).collect();
+    if 0 < top_k && top_k < order.len() {
+        let higher_first = |a: &usize, b: &usize| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b));
+        order.select_nth_unstable_by(top_k, higher_first);
+        order.truncate(top_k);
+        order.sort_unstable_by(higher_first);
+    }
     let largest = scores.iter().copied().fold(NEVER, f64::max);
-    let possible = order.into_iter().filter(|&at| scores[at] > NEVER);
-    let mut choices: Vec<Choice> =
-        possible.map(|at| (at, ((scores[at] - largest) / temperature).exp())).collect();
+    let weight = |at: usize| ((scores[at] - largest) / temperature).exp();
+    let mut choices: Vec<Choice> = order.into_iter().map(|at| (at, weight(at))).collect();
     if top_p < 1.0 {
         keep_probable(&mut choices, top_p);
     }
@@ -100,7 +105,8 @@ pub fn best(scores: &[f64], count: usize) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Choice, keep_probable};
+    use super::{Choice, best, keep_probable, sample};
+    use crate::rng::Rng;
     use proptest::prelude::*;
 
     /// By its definition: all sorted, taken until they reach p.
@@ -117,6 +123,26 @@ mod tests {
         let mut choices = vec![(4, 0.1), (5, 0.1), (6, 0.1)];
         keep_probable(&mut choices, 1e-20);
         assert_eq!(choices, [(4, 0.1)]);
+    }
+
+    #[test]
+    fn only_the_highest_k_are_drawn_and_any_k_is_allowed() {
+        let scores: Vec<f64> = (0..50).map(|at| f64::from(at * 7 % 10)).collect();
+        let draws = |top_k: usize| -> Vec<u32> {
+            let mut rng = Rng::seeded(3);
+            (0..500).map(|_| sample(&scores, 9.0, top_k, 1.0, &mut rng)).collect()
+        };
+        for top_k in [1, 3, 7, 49] {
+            let mut drawn: Vec<usize> = draws(top_k).into_iter().map(|token| token as usize).collect();
+            drawn.sort_unstable();
+            drawn.dedup();
+            let mut expected = best(&scores, top_k);
+            expected.sort_unstable();
+            assert_eq!(drawn, expected, "the highest {top_k}");
+        }
+        for top_k in [50, 51, usize::MAX] {
+            assert_eq!(draws(top_k), draws(0), "all of 50 with {top_k}");
+        }
     }
 
     proptest! {
