@@ -18,7 +18,7 @@ use std::ops::Range;
 use super::micro_kernel::MicroKernel;
 use super::pack::Panel;
 use super::tile::{ROWS_IN_PLACE, Strip, Tile};
-use super::view::View;
+use super::view::{View, prefetch};
 use super::{Product, THIN, even_step, for_each, for_each_chunk, ranges};
 use crate::device::cpu::memory::with_scratch;
 
@@ -27,8 +27,9 @@ const BLOCK_DEPTH: usize = 384;
 /// A task takes this many panels of `a`, and there should be this many tasks.
 const TASK_PANELS: usize = 8;
 const LEAST_TASKS: usize = 16;
-/// Blocks of the depth for which `b` is packed at once, to wait for each other less often.
-const PACKED_BLOCKS: usize = 6;
+/// Blocks of the depth for which `b` is packed at once: more make the threads wait for each other less often, but
+/// every task reads all that is packed, which should stay in the outer cache.
+const PACKED_BLOCKS: usize = 2;
 /// Panels of `b` packed by one task, and depth steps packed before going on to the next panel.
 const PACKED_PANELS: usize = 4;
 const PACKED_STEPS: usize = 16;
@@ -145,8 +146,13 @@ impl Block<'_> {
                 if !in_place {
                     pack_panels(kernel, a.transposed(), [depth, rows, height], |across| across, packed_a);
                 }
+                // While there is arithmetic to hide its way from memory, ask for what the next task will pack.
+                let next_rows = if in_place { 0 } else { rows.min(self.product.rows - first - rows) };
+                let mut lines = a.from(rows, 0).lines(next_rows, depth);
+                let lines_a_tile = lines.len().div_ceil(b_panels.len() * rows.div_ceil(height));
                 for b_panel in b_panels.clone() {
                     for (row, rows) in ranges(rows, height) {
+                        lines.by_ref().take(lines_a_tile).for_each(prefetch);
                         let a = if in_place {
                             Strip { pointer: a.at(row, 0), stride: a.col_stride, across: a.row_stride }
                         } else {

@@ -22,7 +22,7 @@ use blocked::multiply_blocked;
 use micro_kernel::MicroKernel;
 use rayon::prelude::*;
 use small::{MOST_OUTPUTS, PIECE_DEPTH, multiply_by_dots, multiply_in_pieces};
-use view::{Epilogue, View};
+use view::{Epilogue, View, prefetch};
 
 /// A stack of equally shaped strided matrices inside one slice: matrix `i` starts at `offsets[i]`.
 pub struct Matrices<'a> {
@@ -99,8 +99,8 @@ pub(crate) fn gemm_on(
     for_each(whole, count.div_ceil(group), |task| {
         for index in task * group..count.min((task + 1) * group) {
             if ask_ahead && index + 1 < count {
-                a.view(index + 1).prefetch(m, k);
-                b.view(index + 1).prefetch(k, n);
+                a.view(index + 1).lines(m, k).for_each(prefetch);
+                b.view(index + 1).lines(k, n).for_each(prefetch);
             }
             multiply(Product {
                 kernel,

@@ -37,16 +37,14 @@ impl View {
         View { row_stride: self.col_stride, col_stride: self.row_stride, ..self }
     }
 
-    /// Asks for the first `rows` x `columns` elements, which will be read soon.
-    pub fn prefetch(self, rows: usize, columns: usize) {
-        if self.row_stride == 1 && self.col_stride != 1 {
-            return self.transposed().prefetch(columns, rows);
-        }
-        for row in 0..rows {
-            for column in (0..columns).step_by(LINE) {
-                prefetch(self.at(row, column));
-            }
-        }
+    /// Addresses in the lines of memory that hold the first `rows` x `columns` elements.
+    pub fn lines(self, rows: usize, columns: usize) -> impl ExactSizeIterator<Item = *const f32> {
+        let along_rows = self.row_stride != 1 || self.col_stride == 1;
+        let (view, [rows, columns]) =
+            if along_rows { (self, [rows, columns]) } else { (self.transposed(), [columns, rows]) };
+        let lines_a_row = columns.div_ceil(LINE);
+        (0..rows * lines_a_row)
+            .map(move |line| view.at(line / lines_a_row, line % lines_a_row * LINE).cast_const())
     }
 }
 
