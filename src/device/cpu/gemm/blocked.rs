@@ -95,6 +95,9 @@ pub fn pack_panels(
     // reads close together. Values contiguous along the depth are best read to the end.
     let steps = if source.row_stride == 1 { depth } else { PACKED_STEPS };
     for (step, depth_part) in ranges(depth, steps.max(1)) {
+        // The next steps' lines are asked for, since the rows they lie in may be far apart.
+        let next_steps = steps.min(depth - step - depth_part);
+        source.from(step + steps, 0).lines(next_steps, across).for_each(prefetch);
         for (first, across) in ranges(across, panel) {
             let width = padded(across);
             let destination = &mut packed[first * depth + step * width..][..depth_part * width];
