@@ -10,6 +10,9 @@
 //! 4. one panel of `b` after the other, as wide as a tile, stays in the first-level cache
 //! 5. while it meets the task's panels of `a`: each time one tile of `out` is held in registers.
 //!
+//! Of a shallow product all of `b` stays near and `out` is what memory is waited for, so the last two loops change
+//! places: each panel of `a` meets all panels of `b`, and `out` is written row after row.
+//!
 //! Packing copies a panel into the order in which tiles read it, depth step after depth step.
 //! Each element of `out` is summed by one task in the order of `k`.
 
@@ -17,7 +20,7 @@ use std::ops::Range;
 
 use super::micro_kernel::MicroKernel;
 use super::pack::Panel;
-use super::tile::{ROWS_IN_PLACE, Strip, Tile};
+use super::tile::{MEMORY_STEPS, ROWS_IN_PLACE, Strip, Tile};
 use super::view::{View, prefetch};
 use super::{Product, THIN, even_step, for_each, for_each_chunk, ranges};
 use crate::device::cpu::memory::with_scratch;
@@ -153,16 +156,29 @@ impl Block<'_> {
                 let next_rows = if in_place { 0 } else { rows.min(self.product.rows - first - rows) };
                 let mut lines = a.from(rows, 0).lines(next_rows, depth);
                 let lines_a_tile = lines.len().div_ceil(b_panels.len() * rows.div_ceil(height));
-                for b_panel in b_panels.clone() {
-                    for (row, rows) in ranges(rows, height) {
-                        lines.by_ref().take(lines_a_tile).for_each(prefetch);
-                        let a = if in_place {
-                            Strip { pointer: a.at(row, 0), stride: a.col_stride, across: a.row_stride }
-                        } else {
-                            let panel = &packed_a[row * depth..][..rows * depth];
-                            Strip { pointer: panel.as_ptr(), stride: rows as isize, across: 1 }
-                        };
-                        self.multiply_tile(a, first + row..first + row + rows, step..step + depth, b_panel);
+                let mut multiply = |row: usize, b_panel: usize| {
+                    lines.by_ref().take(lines_a_tile).for_each(prefetch);
+                    let rows = height.min(rows - row);
+                    let a = if in_place {
+                        Strip { pointer: a.at(row, 0), stride: a.col_stride, across: a.row_stride }
+                    } else {
+                        let panel = &packed_a[row * depth..][..rows * depth];
+                        Strip { pointer: panel.as_ptr(), stride: rows as isize, across: 1 }
+                    };
+                    self.multiply_tile(a, first + row..first + row + rows, step..step + depth, b_panel);
+                };
+                let row_panels = (0..rows).step_by(height);
+                if depth <= MEMORY_STEPS {
+                    for row in row_panels {
+                        for b_panel in b_panels.clone() {
+                            multiply(row, b_panel);
+                        }
+                    }
+                } else {
+                    for b_panel in b_panels.clone() {
+                        for row in row_panels.clone() {
+                            multiply(row, b_panel);
+                        }
                     }
                 }
             }

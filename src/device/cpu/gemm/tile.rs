@@ -8,7 +8,7 @@ use super::view::{Epilogue, prefetch};
 
 /// About so many depth steps hide the way of a line from memory: a shallower tile asks for the rows of
 /// `out` that a tile further down will write.
-const MEMORY_STEPS: usize = 128;
+pub const MEMORY_STEPS: usize = 128;
 const MOST_TILES_AHEAD: usize = 4;
 
 /// The arguments of [`tile`].
