@@ -10,8 +10,8 @@
 //! 4. one panel of `b` after the other, as wide as a tile, stays in the first-level cache
 //! 5. while it meets the task's panels of `a`: each time one tile of `out` is held in registers.
 //!
-//! Of a shallow product all of `b` stays near and `out` is what memory is waited for, so the last two loops change
-//! places: each panel of `a` meets all panels of `b`, and `out` is written row after row.
+//! A shallow product waits for the memory of `out`, while all of `b` is near. There the last two loops change places:
+//! each panel of `a` meets all panels of `b`, and `out` is written row after row.
 //!
 //! Packing copies a panel into the order in which tiles read it, depth step after depth step.
 //! Each element of `out` is summed by one task in the order of `k`.

@@ -6,8 +6,8 @@
 use super::vectors::{MOST_LANES, Vector};
 use super::view::{Epilogue, prefetch};
 
-/// About so many depth steps hide the way of a line from memory: a shallower tile asks for the rows of
-/// `out` that a tile further down will write.
+/// About so many depth steps hide the way of a line from memory. A tile of no more is shallow: it asks for the rows
+/// of `out` that a tile further down will write, and `blocked.rs` goes along the rows.
 pub const MEMORY_STEPS: usize = 128;
 const MOST_TILES_AHEAD: usize = 4;
 
