@@ -258,21 +258,39 @@ pub fn erf<const FMA: bool>(x: f32) -> f32 {
     value.copysign(x)
 }
 
-/// x times the normal distribution up to x; error at most 1.1e-7 of x.
+/// The normal distribution below -|x| in two factors, e^(-x^2/2) and a ratio that falls slowly, behind |x| itself,
+/// which is cut where the first factor is 0.
+///
+/// The ratio is one of polynomials in |x|, of degrees 3 and 4 on [0, 9]; the product's absolute error is 3e-10 before
+/// the coefficients' rounding, and theirs were chosen among their neighbours for the least error of [`gelu`].
 #[inline(always)]
-pub fn gelu<const FMA: bool>(x: f32) -> f32 {
-    let half = 0.5 * x;
-    multiply_add::<FMA>(half, erf::<FMA>(x * core::f32::consts::FRAC_1_SQRT_2), half)
+fn normal_tail<const FMA: bool>(x: f32) -> [f32; 3] {
+    let magnitude = x.abs();
+    let magnitude = if 13.26 < magnitude { 13.26 } else { magnitude };
+    let above = polynomial::<FMA>(&[9.936_466e-3, 8.646_623e-2, 0.297_785_28, 0.5], magnitude);
+    let below = [2.498_835_9e-2, 0.215_240_37, 0.784_749_5, 1.393_455, 1.0];
+    let below = polynomial::<FMA>(&below, magnitude);
+    [magnitude, exp_of_negative::<FMA>(-0.5 * magnitude * magnitude), above / below]
 }
 
-/// The slope of [`gelu`]: the normal distribution up to x plus x times its density; error at most 1.7e-7.
+/// x times the normal distribution up to x; error at most 1.1e-7 of x.
+///
+/// Written as the larger of x and 0, less |x| times the distribution below -|x|: nothing cancels where both are small.
+#[inline(always)]
+pub fn gelu<const FMA: bool>(x: f32) -> f32 {
+    let [magnitude, decay, ratio] = normal_tail::<FMA>(x);
+    let ramp = if x < 0.0 { 0.0 } else { x };
+    multiply_add::<FMA>(-magnitude, decay * ratio, ramp)
+}
+
+/// The slope of [`gelu`]: the normal distribution up to x plus x times its density; error at most 1.3e-7.
 #[inline(always)]
 pub fn gelu_slope<const FMA: bool>(x: f32) -> f32 {
     /// The density at 0, 1/sqrt(2 pi).
     const PEAK: f32 = 0.398_942_3;
-    let scaled = x * core::f32::consts::FRAC_1_SQRT_2;
-    let below = multiply_add::<FMA>(0.5, erf::<FMA>(scaled), 0.5);
-    multiply_add::<FMA>(x * PEAK, exp_of_negative::<FMA>(-(scaled * scaled)), below)
+    let [magnitude, decay, ratio] = normal_tail::<FMA>(x);
+    let bump = decay * multiply_add::<FMA>(magnitude, PEAK, -ratio);
+    if x < 0.0 { -bump } else { 1.0 + bump }
 }
 
 /// Sine of x + quarter_turns pi/2, the common body of `sin` and `cos`.

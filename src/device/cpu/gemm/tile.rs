@@ -147,6 +147,14 @@ unsafe fn write_tile<V: Vector, const ROWS: usize, const VECTORS: usize>(
                     }
                 }
             }
+            Some(addend) if whole && addend.col_stride == 0 => {
+                for (row, sums) in sums.iter().enumerate() {
+                    let before = V::splat(*addend.at(row, 0));
+                    for (vector, sum) in sums.iter().enumerate() {
+                        sum.multiply_add(scales, before).store(out.at(row, vector * V::LANES));
+                    }
+                }
+            }
             _ => {
                 let mut detour = [[[0.0; MOST_LANES]; VECTORS]; ROWS];
                 for (sums, detour) in sums.iter().zip(&mut detour) {
