@@ -38,15 +38,52 @@ impl View {
     }
 
     /// Addresses in the lines of memory that hold the first `rows` x `columns` elements.
-    pub fn lines(self, rows: usize, columns: usize) -> impl ExactSizeIterator<Item = *const f32> {
+    pub fn lines(self, rows: usize, columns: usize) -> Lines {
         let along_rows = self.row_stride != 1 || self.col_stride == 1;
         let (view, [rows, columns]) =
             if along_rows { (self, [rows, columns]) } else { (self.transposed(), [columns, rows]) };
-        let lines_a_row = columns.div_ceil(LINE);
-        (0..rows * lines_a_row)
-            .map(move |line| view.at(line / lines_a_row, line % lines_a_row * LINE).cast_const())
+        Lines {
+            view,
+            rows: if columns == 0 { 0 } else { rows },
+            lines_a_row: columns.div_ceil(LINE),
+            line: 0,
+        }
     }
 }
+
+/// Lines of memory, row after row; counted on, because a division for each would cost what asking ahead gains.
+pub struct Lines {
+    /// What is left, from its first row on.
+    view: View,
+    rows: usize,
+    lines_a_row: usize,
+    /// The next line of that row.
+    line: usize,
+}
+
+impl Iterator for Lines {
+    type Item = *const f32;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<*const f32> {
+        if self.rows == 0 {
+            return None;
+        }
+        let address = self.view.at(0, self.line * LINE).cast_const();
+        self.line += 1;
+        if self.line == self.lines_a_row {
+            (self.view, self.rows, self.line) = (self.view.from(1, 0), self.rows - 1, 0);
+        }
+        Some(address)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.rows * self.lines_a_row - self.line;
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for Lines {}
 
 /// Asks for the line of memory at `address`. A hint that never faults, wherever the address lies.
 #[inline(always)]
