@@ -11,7 +11,8 @@
 //! 5. while it meets the task's panels of `a`: each time one tile of `out` is held in registers.
 //!
 //! A shallow product waits for the memory of `out`, while all of `b` is near. There the last two loops change places:
-//! each panel of `a` meets all panels of `b`, and `out` is written row after row.
+//! each panel of `a` meets all panels of `b`, and `out` is written row after row. The innermost of the five is one call
+//! of the kernel either way, for a whole column or row of tiles.
 //!
 //! Packing copies a panel into the order in which tiles read it, depth step after depth step.
 //! Each element of `out` is summed by one task in the order of `k`.
@@ -20,7 +21,7 @@ use std::ops::Range;
 
 use super::micro_kernel::MicroKernel;
 use super::pack::Panel;
-use super::tile::{MEMORY_STEPS, ROWS_IN_PLACE, Strip, Tile};
+use super::tile::{Ahead, MEMORY_STEPS, Next, ROWS_IN_PLACE, Strip, Tile, Tiles};
 use super::view::{View, prefetch};
 use super::{Product, THIN, even_step, for_each, for_each_chunk, ranges};
 use crate::device::cpu::memory::with_scratch;
@@ -136,16 +137,17 @@ impl Block<'_> {
         let column_tasks = column_panels.div_ceil(task_panels);
         for_each(parallel, row_tasks * column_tasks, |task| {
             let row = task / column_tasks * task_rows;
-            let first_panel = task % column_tasks * task_panels;
-            let panels = first_panel..column_panels.min(first_panel + task_panels);
-            self.multiply_rows(row, task_rows.min(rows - row), height, panels);
+            let column = task % column_tasks * task_panels * kernel.columns();
+            let columns = column..columns.min(column + task_panels * kernel.columns());
+            self.multiply_rows(row, task_rows.min(rows - row), height, columns);
         });
     }
 
     /// The other three loops: over parts of the depth, panels of `b`, and panels of `a`.
-    fn multiply_rows(&self, first: usize, rows: usize, height: usize, b_panels: Range<usize>) {
-        let Product { kernel, depth, columns, a, .. } = self.product;
-        let in_place = columns <= IN_PLACE && (a.row_stride == 1 || height <= ROWS_IN_PLACE);
+    fn multiply_rows(&self, first: usize, rows: usize, height: usize, columns: Range<usize>) {
+        let Product { kernel, depth, a, .. } = self.product;
+        let width = kernel.columns();
+        let in_place = self.product.columns <= IN_PLACE && (a.row_stride == 1 || height <= ROWS_IN_PLACE);
         with_scratch(if in_place { 0 } else { rows * self.block_depth }, |packed_a| {
             for (step, depth) in ranges(depth, self.block_depth) {
                 let a = a.from(first, step);
@@ -154,54 +156,82 @@ impl Block<'_> {
                 }
                 // While there is arithmetic to hide its way from memory, ask for what the next task will pack.
                 let next_rows = if in_place { 0 } else { rows.min(self.product.rows - first - rows) };
-                let mut lines = a.from(rows, 0).lines(next_rows, depth);
-                let lines_a_tile = lines.len().div_ceil(b_panels.len() * rows.div_ceil(height));
-                let mut multiply = |row: usize, b_panel: usize| {
-                    lines.by_ref().take(lines_a_tile).for_each(prefetch);
-                    let rows = height.min(rows - row);
-                    let a = if in_place {
-                        Strip { pointer: a.at(row, 0), stride: a.col_stride, across: a.row_stride }
-                    } else {
-                        let panel = &packed_a[row * depth..][..rows * depth];
-                        Strip { pointer: panel.as_ptr(), stride: rows as isize, across: 1 }
-                    };
-                    self.multiply_tile(a, first + row..first + row + rows, step..step + depth, b_panel);
+                let lines = a.from(rows, 0).lines(next_rows, depth);
+                let tiles = rows.div_ceil(height) * columns.len().div_ceil(width);
+                let mut ahead = Ahead { lines_a_tile: lines.len().div_ceil(tiles), lines };
+                let strip_of_a = |rows: &Run| match in_place {
+                    true => {
+                        let (stride, across) = (a.col_stride, a.row_stride);
+                        let strip = Strip { pointer: a.at(rows.start, 0), stride, across };
+                        (strip, rows.size as isize * across)
+                    }
+                    false => {
+                        let panels = &packed_a[rows.start * depth..][..rows.count * rows.size * depth];
+                        let strip = Strip { pointer: panels.as_ptr(), stride: rows.size as isize, across: 1 };
+                        (strip, (rows.size * depth) as isize)
+                    }
                 };
-                let row_panels = (0..rows).step_by(height);
+                let mut multiply = |rows: Run, columns: Run| {
+                    let (a, a_step) = strip_of_a(&rows);
+                    let (b, b_step) = self.strip_of_b(&columns, step..step + depth);
+                    let epilogue = self.product.epilogue.from(first + rows.start, columns.start);
+                    let epilogue = if step == 0 { epilogue } else { epilogue.accumulating() };
+                    let tile = Tile { depth, a, b, columns: columns.size, epilogue };
+                    let next = match columns.count {
+                        1 => Next { a: a_step, b: 0, rows: rows.size, columns: 0 },
+                        _ => Next { a: 0, b: b_step, rows: 0, columns: columns.size },
+                    };
+                    let tiles = Tiles { tile, count: rows.count * columns.count, next, ahead: &mut ahead };
+                    // SAFETY: the lengths of the packed panels were just checked; operands in place and the
+                    // epilogue's matrices lie inside checked ones; no other task has these tiles of `out`.
+                    unsafe { kernel.tiles(rows.size, tiles) };
+                };
                 if depth <= MEMORY_STEPS {
-                    for row in row_panels {
-                        for b_panel in b_panels.clone() {
-                            multiply(row, b_panel);
-                        }
+                    for rows in one_by_one(0..rows, height) {
+                        runs(columns.clone(), width).for_each(|columns| multiply(rows, columns));
                     }
                 } else {
-                    for b_panel in b_panels.clone() {
-                        for row in row_panels.clone() {
-                            multiply(row, b_panel);
-                        }
+                    for columns in one_by_one(columns.clone(), width) {
+                        runs(0..rows, height).for_each(|rows| multiply(rows, columns));
                     }
                 }
             }
         });
     }
 
-    /// Multiplies some rows of `a` with a panel of `b`, over a part of the depth.
-    fn multiply_tile(&self, a: Strip, rows: Range<usize>, steps: Range<usize>, b_panel: usize) {
-        let Product { kernel, columns, b, epilogue, .. } = self.product;
-        let column = b_panel * kernel.columns();
-        let columns = kernel.columns().min(columns - column);
-        let width = kernel.panel_width(columns);
-        let b = if self.in_place && columns == kernel.columns() {
-            Strip { pointer: b.at(steps.start, column), stride: b.row_stride, across: 1 }
-        } else {
-            let panel = &self.packed_b[column * self.product.depth + steps.start * width..];
-            Strip { pointer: panel[..width * steps.len()].as_ptr(), stride: width as isize, across: 1 }
-        };
-        let epilogue = epilogue.from(rows.start, column);
-        let epilogue = if steps.start == 0 { epilogue } else { epilogue.accumulating() };
-        let tile = Tile { depth: steps.len(), a, b, columns, epilogue };
-        // SAFETY: the lengths of the packed panels were just checked; operands in place and the
-        // epilogue's matrices lie inside checked ones; no other task has this tile of `out`.
-        unsafe { kernel.tile(rows.len(), &tile) };
+    /// Where some panels of `b` begin at a part of the depth, and how far it is from one to the next.
+    fn strip_of_b(&self, columns: &Run, steps: Range<usize>) -> (Strip, isize) {
+        let Product { kernel, depth, b, .. } = self.product;
+        if self.in_place && columns.size == kernel.columns() {
+            let strip = Strip { pointer: b.at(steps.start, columns.start), stride: b.row_stride, across: 1 };
+            return (strip, columns.size as isize);
+        }
+        let width = kernel.panel_width(columns.size);
+        let last = (columns.count - 1) * width * depth;
+        let panels =
+            &self.packed_b[columns.start * depth + steps.start * width..][..last + width * steps.len()];
+        (Strip { pointer: panels.as_ptr(), stride: width as isize, across: 1 }, (width * depth) as isize)
     }
+}
+
+/// Panels side by side: `count` of them, each of `size` rows or columns.
+#[derive(Clone, Copy)]
+struct Run {
+    start: usize,
+    size: usize,
+    count: usize,
+}
+
+/// Cuts a range into all panels that are whole, and what is left.
+fn runs(range: Range<usize>, size: usize) -> impl Iterator<Item = Run> {
+    let (count, rest) = (range.len() / size, range.len() % size);
+    let whole = Run { start: range.start, size, count };
+    let last = Run { start: range.end - rest, size: rest, count: 1 };
+    [whole, last].into_iter().filter(|run| run.size * run.count > 0)
+}
+
+/// Cuts a range into its panels.
+fn one_by_one(range: Range<usize>, size: usize) -> impl Iterator<Item = Run> {
+    let start = range.start;
+    ranges(range.len(), size).map(move |(first, size)| Run { start: start + first, size, count: 1 })
 }

@@ -1,6 +1,6 @@
 //! Micro-kernels: the innermost loops of a product, written once and compiled per instruction set.
 //!
-//! [`tile`], [`pack`] and [`dot`] are generic over [`Vector`], a register of `LANES` floats with a
+//! [`tiles`], [`pack`] and [`dot`] are generic over [`Vector`], a register of `LANES` floats with a
 //! handful of operations. `vectors.rs` implements it per instruction set (AVX-512, AVX2 with FMA, plain
 //! arrays), the [`kernels!`] macro compiles the three loops for each, and [`best`] picks one set at run
 //! time.
@@ -11,7 +11,7 @@
 
 use super::dot::{Dot, dot};
 use super::pack::{Panel, pack};
-use super::tile::{Tile, tile};
+use super::tile::{Tiles, tiles};
 use super::vectors::Vector;
 
 /// The compiled algorithms for one instruction set.
@@ -20,7 +20,7 @@ pub struct MicroKernel {
     pub name: &'static str,
     pub lanes: usize,
     /// `tiles[rows - 1][vectors - 1]`
-    tiles: &'static [[unsafe fn(&Tile); 2]],
+    tiles: &'static [[unsafe fn(Tiles); 2]],
     pack: unsafe fn(&Panel),
     dot_one: unsafe fn(&Dot),
     dot_many: unsafe fn(&Dot),
@@ -45,24 +45,24 @@ impl MicroKernel {
     }
 
     /// # Safety
-    /// As for [`tile`], with `rows` rows and as many columns in `b` as `panel_width` says.
-    pub unsafe fn tile(&self, rows: usize, tile: &Tile) {
-        let vectors = self.panel_width(tile.columns) / self.lanes;
+    /// As for [`tiles`], with `rows` rows and as many columns in `b` as `panel_width` says.
+    pub unsafe fn tiles(&self, rows: usize, tiles: Tiles) {
+        let wide = usize::from(tiles.tile.columns > self.lanes);
         // SAFETY: the caller's promise; `best` hands out only kernels this processor can run.
-        unsafe { self.tiles[rows - 1][vectors - 1](tile) }
+        unsafe { self.tiles[rows - 1][wide](tiles) }
     }
 
     /// # Safety
     /// As for [`pack`].
     pub unsafe fn pack(&self, panel: &Panel) {
-        // SAFETY: as in `tile`.
+        // SAFETY: as in `tiles`.
         unsafe { (self.pack)(panel) }
     }
 
     /// # Safety
     /// As for [`dot`], with one short row if `short_count` is 1 and `short_rows` otherwise.
     pub unsafe fn dot(&self, dot: &Dot) {
-        // SAFETY: as in `tile`.
+        // SAFETY: as in `tiles`.
         unsafe { if dot.short_count == 1 { (self.dot_one)(dot) } else { (self.dot_many)(dot) } }
     }
 }
@@ -93,9 +93,9 @@ macro_rules! kernels {
             use super::*;
 
             $(#[$features])*
-            unsafe fn tile<const ROWS: usize, const VECTORS: usize>(arguments: &Tile) {
+            unsafe fn tiles<const ROWS: usize, const VECTORS: usize>(arguments: Tiles) {
                 // SAFETY: the caller's promise.
-                unsafe { super::tile::<$vector, ROWS, VECTORS>(arguments) }
+                unsafe { super::tiles::<$vector, ROWS, VECTORS>(arguments) }
             }
 
             $(#[$features])*
@@ -115,7 +115,7 @@ macro_rules! kernels {
                 #[cfg(test)]
                 name: stringify!($module),
                 lanes: LANES,
-                tiles: &[$([tile::<$rows, 1>, tile::<$rows, 2>]),*],
+                tiles: &[$([tiles::<$rows, 1>, tiles::<$rows, 2>]),*],
                 pack,
                 dot_one: dot::<LANES, 1>,
                 dot_many: dot::<{ LANES / $short }, $short>,
