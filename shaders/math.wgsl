@@ -135,15 +135,37 @@ fn erf(x: f32) -> f32 {
     return with_sign(select(far, near, magnitude < 1.0), x);
 }
 
+struct NormalTail {
+    magnitude: f32,
+    decay: f32,
+    ratio: f32,
+}
+
+// |x|, and the normal distribution below -|x| in two factors.
+fn normal_tail(x: f32) -> NormalTail {
+    let magnitude = select(abs(x), 15.0, abs(x) > 15.0);
+    var above = 9.936466e-3;
+    above = above * magnitude + 8.646623e-2;
+    above = above * magnitude + 0.29778528;
+    above = above * magnitude + 0.5;
+    var below = 2.4988359e-2;
+    below = below * magnitude + 0.21524037;
+    below = below * magnitude + 0.7847495;
+    below = below * magnitude + 1.393455;
+    below = below * magnitude + 1.0;
+    return NormalTail(magnitude, exp_of(-0.5 * magnitude * magnitude), above / below);
+}
+
 // x times the normal distribution up to x.
 fn gelu(x: f32) -> f32 {
-    let half = 0.5 * x;
-    return half + half * erf(x * 0.70710678);
+    let tail = normal_tail(x);
+    return select(x, 0.0, x < 0.0) - tail.magnitude * (tail.decay * tail.ratio);
 }
 
 fn gelu_slope(x: f32) -> f32 {
-    let density = 0.39894228 * exp_of(-0.5 * x * x);
-    return 0.5 + 0.5 * erf(x * 0.70710678) + x * density;
+    let tail = normal_tail(x);
+    let bump = tail.decay * (tail.magnitude * 0.3989423 - tail.ratio);
+    return select(1.0 + bump, -bump, x < 0.0);
 }
 
 // A negative base takes whole exponents only, unless it is infinite.

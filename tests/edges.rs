@@ -125,12 +125,16 @@ on_every_device! {
         same(&x.sigmoid(), &[1.0, 0.0]);
         same(&x.tanh(), &[1.0, -1.0]);
         same(&x.gelu(), &[1e4, 0.0]);
+        same(&row(&[INFINITY, -INFINITY], device).gelu(), &[INFINITY, 0.0]);
         same(&x.gelu_tanh(), &[1e4, 0.0]);
         same(&x.silu(), &[1e4, 0.0]);
         same(&x.mish(), &[1e4, 0.0]);
         same(&x.elu(1.0), &[1e4, -1.0]);
         for f in [Tensor::softplus, Tensor::sigmoid, Tensor::silu, Tensor::mish, Tensor::gelu_tanh] {
             assert!(slope(&x, f).to_vec().iter().all(|g| g.is_finite()));
+        }
+        for large in [x, row(&[INFINITY, -INFINITY], device)] {
+            same(&slope(&large, Tensor::gelu), &[1.0, 0.0]);
         }
     }
 

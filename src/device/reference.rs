@@ -104,8 +104,9 @@ fn unary(f: Unary, x: f64) -> f64 {
         Unary::Tanh => x.tanh(),
         Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         Unary::Erf => super::cpu::math::erf_f64(x),
-        Unary::Gelu => x * normal_cdf(x),
-        Unary::GeluSlope => normal_cdf(x) + x * (-0.5 * x * x).exp() / (2.0 * PI).sqrt(),
+        // What x is multiplied by is 0 before 40: infinite ones have their limits.
+        Unary::Gelu => x.max(-40.0) * normal_cdf(x),
+        Unary::GeluSlope => normal_cdf(x) + x.clamp(-40.0, 40.0) * (-0.5 * x * x).exp() / (2.0 * PI).sqrt(),
         Unary::Sin => x.sin(),
         Unary::Cos => x.cos(),
         Unary::Abs => x.abs(),

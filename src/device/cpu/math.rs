@@ -258,15 +258,15 @@ pub fn erf<const FMA: bool>(x: f32) -> f32 {
     value.copysign(x)
 }
 
-/// The normal distribution below -|x| in two factors, e^(-x^2/2) and a ratio that falls slowly, behind |x| itself,
-/// which is cut where the first factor is 0.
+/// |x|, and the normal distribution below -|x| in two factors: e^(-x^2/2), and a ratio that falls slowly.
 ///
-/// The ratio is one of polynomials in |x|, of degrees 3 and 4 on [0, 9]; the product's absolute error is 3e-10 before
-/// the coefficients' rounding, and theirs were chosen among their neighbours for the least error of [`gelu`].
+/// |x| is cut where the first factor is 0 already, so that an infinite one gives 0 as well. The ratio is a quotient of
+/// polynomials in |x|, of degrees 3 and 4 on [0, 9]; the product's absolute error is 3e-10 before rounding. The rounded
+/// coefficients were chosen among their neighbours for the least error of [`gelu`].
 #[inline(always)]
 fn normal_tail<const FMA: bool>(x: f32) -> [f32; 3] {
     let magnitude = x.abs();
-    let magnitude = if 13.26 < magnitude { 13.26 } else { magnitude };
+    let magnitude = if 15.0 < magnitude { 15.0 } else { magnitude };
     let above = polynomial::<FMA>(&[9.936_466e-3, 8.646_623e-2, 0.297_785_28, 0.5], magnitude);
     let below = [2.498_835_9e-2, 0.215_240_37, 0.784_749_5, 1.393_455, 1.0];
     let below = polynomial::<FMA>(&below, magnitude);
