@@ -144,15 +144,15 @@ struct NormalTail {
 // |x|, and the normal distribution below -|x| in two factors.
 fn normal_tail(x: f32) -> NormalTail {
     let magnitude = select(abs(x), 15.0, abs(x) > 15.0);
-    var above = 9.936466e-3;
-    above = above * magnitude + 8.646623e-2;
-    above = above * magnitude + 0.29778528;
-    above = above * magnitude + 0.5;
-    var below = 2.4988359e-2;
-    below = below * magnitude + 0.21524037;
-    below = below * magnitude + 0.7847495;
-    below = below * magnitude + 1.393455;
-    below = below * magnitude + 1.0;
+    var above = 1.36626465e-2;
+    above = above * magnitude + 0.118891045;
+    above = above * magnitude + 0.4094547;
+    above = above * magnitude + 0.6875;
+    var below = 3.435899e-2;
+    below = below * magnitude + 0.2959553;
+    below = below * magnitude + 1.0790305;
+    below = below * magnitude + 1.9160007;
+    below = below * magnitude + 1.375;
     return NormalTail(magnitude, exp_of(-0.5 * magnitude * magnitude), above / below);
 }
 

@@ -261,19 +261,20 @@ pub fn erf<const FMA: bool>(x: f32) -> f32 {
 /// |x|, and the normal distribution below -|x| in two factors: e^(-x^2/2), and a ratio that falls slowly.
 ///
 /// |x| is cut where the first factor is 0 already, so that an infinite one gives 0 as well. The ratio is a quotient of
-/// polynomials in |x|, of degrees 3 and 4 on [0, 9]; the product's absolute error is 3e-10 before rounding. The rounded
-/// coefficients were chosen among their neighbours for the least error of [`gelu`].
+/// polynomials in |x|, of degrees 3 and 4 on [0, 9]; the product's absolute error is 3e-10 before rounding. Both are
+/// multiplied by 1.375, with which they round least where |x| is small, and the rounded coefficients were chosen among
+/// their neighbours for the least error of [`gelu`].
 #[inline(always)]
 fn normal_tail<const FMA: bool>(x: f32) -> [f32; 3] {
     let magnitude = x.abs();
     let magnitude = if 15.0 < magnitude { 15.0 } else { magnitude };
-    let above = polynomial::<FMA>(&[9.936_466e-3, 8.646_623e-2, 0.297_785_28, 0.5], magnitude);
-    let below = [2.498_835_9e-2, 0.215_240_37, 0.784_749_5, 1.393_455, 1.0];
+    let above = polynomial::<FMA>(&[1.366_264_65e-2, 0.118_891_045, 0.409_454_7, 0.6875], magnitude);
+    let below = [3.435_899e-2, 0.295_955_3, 1.079_030_5, 1.916_000_7, 1.375];
     let below = polynomial::<FMA>(&below, magnitude);
     [magnitude, exp_of_negative::<FMA>(-0.5 * magnitude * magnitude), above / below]
 }
 
-/// x times the normal distribution up to x; error at most 1.1e-7 of x.
+/// x times the normal distribution up to x; error at most 1.1e-7 of x, and 1.2e-7 where nothing is fused.
 ///
 /// Written as the larger of x and 0, less |x| times the distribution below -|x|: nothing cancels where both are small.
 #[inline(always)]
