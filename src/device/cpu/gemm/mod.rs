@@ -252,12 +252,8 @@ fn multiply(product: Product) {
 
 /// Finishes the elements of a whole product from their sums.
 fn write_sums(epilogue: &Epilogue, columns: usize, sums: &[f32]) {
-    for (row, sums) in sums.chunks(columns).enumerate() {
-        for (column, &sum) in sums.iter().enumerate() {
-            // SAFETY: (row, column) is an element of this product's `out`, which only we hold.
-            unsafe { epilogue.write(row, column, sum) };
-        }
-    }
+    // SAFETY: these are elements of this product's `out`, which only we hold.
+    unsafe { epilogue.write_rows(sums, columns, columns) };
 }
 
 /// The smallest step that cuts `total` into as few parts as steps of `most` would.

@@ -201,17 +201,14 @@ unsafe fn write_tile<V: Vector, const ROWS: usize, const VECTORS: usize>(
             }
             _ => {
                 let mut detour = [[[0.0; MOST_LANES]; VECTORS]; ROWS];
-                for (sums, detour) in sums.iter().zip(&mut detour) {
-                    for (sum, detour) in sums.iter().zip(detour) {
-                        sum.store(detour.as_mut_ptr());
+                let detour = detour.as_flattened_mut().as_flattened_mut();
+                for (row, sums) in sums.iter().enumerate() {
+                    for (vector, sum) in sums.iter().enumerate() {
+                        sum.store(detour[(row * VECTORS + vector) * V::LANES..].as_mut_ptr());
                     }
                 }
-                for (row, detour) in detour.iter().enumerate() {
-                    for column in 0..tile.columns {
-                        let sum = detour[column / V::LANES][column % V::LANES];
-                        tile.epilogue.write(row, column, sum);
-                    }
-                }
+                let sums = &detour[..ROWS * VECTORS * V::LANES];
+                tile.epilogue.write_rows(sums, VECTORS * V::LANES, tile.columns);
             }
         }
     }

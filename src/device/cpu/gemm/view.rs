@@ -137,4 +137,20 @@ impl Epilogue {
             };
         }
     }
+
+    /// Finishes the first `columns` elements of each row from rows of `width` sums, one by one.
+    ///
+    /// Not inlined: in every kernel of every size it would take as much room as the products.
+    ///
+    /// # Safety
+    /// As for [`write`](Epilogue::write), of all those elements.
+    #[inline(never)]
+    pub unsafe fn write_rows(&self, sums: &[f32], width: usize, columns: usize) {
+        for (row, sums) in sums.chunks(width).enumerate() {
+            for (column, &sum) in sums[..columns].iter().enumerate() {
+                // SAFETY: the caller's promise.
+                unsafe { self.write(row, column, sum) };
+            }
+        }
+    }
 }
