@@ -33,11 +33,13 @@
 //! against `f64` over every seventh `f32` bit pattern, by the ignored test
 //! `exhaustive` in `math_tests.rs`; the other tests there take a coarser sample.
 
-/// Adding then subtracting 1.5 * 2^23 rounds a small `f32` to an integer, and
-/// the low bits of the sum hold that integer.
-const ROUND_SINGLE: f32 = 12_582_912.0;
+/// Adding then subtracting 1.5 * 2^23 + 127 rounds a small `f32` to an integer,
+/// and the low bits of the sum hold that integer plus 127, which is its exponent
+/// field: of [`power_of_two`] the compiler leaves one shift.
+const ROUND_SINGLE: f32 = 12_583_039.0;
 
-/// The same for `f64`: 1.5 * 2^52.
+/// Adding then subtracting 1.5 * 2^52 rounds a small `f64` to an integer, and
+/// the low bits of the sum hold that integer.
 const ROUND_DOUBLE: f64 = 6_755_399_441_055_744.0;
 
 /// ln 2 to 15 significant bits: its product with |n| < 2^9 is exact.
@@ -99,7 +101,8 @@ pub fn exp<const FMA: bool>(x: f32) -> f32 {
     // field, and the last multiplication rounds into the subnormal range.
     let half = exponent >> 1;
     let other_half = exponent.wrapping_sub(half);
-    (1.0 + minus_one) * power_of_two(half) * power_of_two(other_half)
+    let half = power_of_two(half);
+    multiply_add::<FMA>(half, minus_one, half) * power_of_two(other_half)
 }
 
 /// e^x for x <= 0 and a little above; error at most 1.1 ulp. What `exp` gives below 1.2e-38 may be 0 here.
@@ -107,10 +110,18 @@ pub fn exp<const FMA: bool>(x: f32) -> f32 {
 /// For terms that are added to a 1, as in a softmax: it takes two thirds of the time of [`exp`].
 #[inline(always)]
 pub fn exp_of_negative<const FMA: bool>(x: f32) -> f32 {
-    // At -88, n is -127, whose place in the exponent field makes the factor 0; NaN passes.
-    let clamped = if -88.0 > x { -88.0 } else { x };
-    let (exponent, minus_one) = exponential_parts::<FMA>(clamped);
-    (1.0 + minus_one) * power_of_two(exponent)
+    exp_from_least::<FMA>(if LEAST_EXPONENT > x { LEAST_EXPONENT } else { x })
+}
+
+/// At this n is -127, whose place in the exponent field makes the factor 2^n 0; above, e^x is a normal number.
+const LEAST_EXPONENT: f32 = -88.0;
+
+/// [`exp_of_negative`] of an x that is not below [`LEAST_EXPONENT`].
+#[inline(always)]
+fn exp_from_least<const FMA: bool>(x: f32) -> f32 {
+    let (exponent, minus_one) = exponential_parts::<FMA>(x);
+    let scale = power_of_two(exponent);
+    multiply_add::<FMA>(scale, minus_one, scale)
 }
 
 /// e^x - 1 without cancellation near zero; error at most 1.8 ulp.
@@ -260,18 +271,20 @@ pub fn erf<const FMA: bool>(x: f32) -> f32 {
 
 /// |x|, and the normal distribution below -|x| in two factors: e^(-x^2/2), and a ratio that falls slowly.
 ///
-/// |x| is cut where the first factor is 0 already, so that an infinite one gives 0 as well. The ratio is a quotient of
+/// |x| is cut where the first factor is just 0, so that an infinite one gives 0 as well. The ratio is a quotient of
 /// polynomials in |x|, of degrees 3 and 4 on [0, 9]; the product's absolute error is 3e-10 before rounding. Both are
 /// multiplied by 1.375, with which they round least where |x| is small, and the rounded coefficients were chosen among
 /// their neighbours for the least error of [`gelu`].
 #[inline(always)]
 fn normal_tail<const FMA: bool>(x: f32) -> [f32; 3] {
+    /// sqrt(-2 [`LEAST_EXPONENT`]), rounded down.
+    const FARTHEST: f32 = 13.266_499;
     let magnitude = x.abs();
-    let magnitude = if 15.0 < magnitude { 15.0 } else { magnitude };
+    let magnitude = if FARTHEST < magnitude { FARTHEST } else { magnitude };
     let above = polynomial::<FMA>(&[1.366_264_65e-2, 0.118_891_045, 0.409_454_7, 0.6875], magnitude);
     let below = [3.435_899e-2, 0.295_955_3, 1.079_030_5, 1.916_000_7, 1.375];
     let below = polynomial::<FMA>(&below, magnitude);
-    [magnitude, exp_of_negative::<FMA>(-0.5 * magnitude * magnitude), above / below]
+    [magnitude, exp_from_least::<FMA>(-0.5 * magnitude * magnitude), above / below]
 }
 
 /// x times the normal distribution up to x; error at most 1.1e-7 of x, and 1.3e-7 where nothing is fused.
