@@ -1,37 +1,30 @@
 //! Elementary functions on `f32`, written so that loops over them vectorise.
 //!
-//! Every function is straight-line code: additions, multiplications, integer
-//! operations on the bit pattern, and `if`/`else` between two values that are
-//! both already computed. The compiler turns such a choice into a blend, so
-//! `for i in 0..n { out[i] = exp(x[i]) }` becomes vector code at whatever width
-//! the enclosing function enables: SSE2 or NEON as the baseline, AVX2, AVX-512.
-//! There are no tables and no library calls.
+//! Every function is straight-line code: additions, multiplications, integer operations on the bit pattern, and
+//! `if`/`else` between two values that are both already computed. The compiler turns such a choice into a blend,
+//! so `for i in 0..n { out[i] = exp(x[i]) }` becomes vector code at whatever width the enclosing function enables:
+//! SSE2 or NEON as the baseline, AVX2, AVX-512. There are no tables and no library calls.
 //!
 //! Each function follows the same two steps.
 //!
-//! 1. *Range reduction*: rewrite the argument so that what remains to compute
-//!    lies on a short interval around zero. For `exp`, x = n ln 2 + r; for `ln`,
-//!    x = 2^k (1 + f); for `sin` and `cos`, x = n pi/2 + r.
-//! 2. *Polynomial*: on the short interval a polynomial of low degree is as
-//!    accurate as the format. It is evaluated by Horner's rule, in the order
-//!    small terms first, so that the rounding errors of the early steps are
-//!    scaled down by the later ones.
+//! 1. *Range reduction*: rewrite the argument so that what remains to compute lies on a short interval around
+//!    zero. For `exp`, x = n ln 2 + r; for `ln`, x = 2^k (1 + f); for `sin` and `cos`, x = n pi/2 + r.
+//! 2. *Polynomial*: on the short interval a polynomial of low degree is as accurate as the format. It is evaluated
+//!    by Horner's rule, in the order small terms first, so that the rounding errors of the early steps are scaled
+//!    down by the later ones.
 //!
-//! The polynomials are minimax fits, made by the Remez exchange algorithm in
-//! 40-digit arithmetic (minimising the *relative* error of the function) and
-//! then rounded to `f32`. Beside each stand its interval and its error before
-//! and after that rounding; 2^-24 = 6.0e-8 is half a unit in the last place.
+//! The polynomials are minimax fits, made by the Remez exchange algorithm in 40-digit arithmetic (minimising the
+//! *relative* error of the function) and then rounded to `f32`. Beside each stand its interval and its error
+//! before and after that rounding; 2^-24 = 6.0e-8 is half a unit in the last place.
 //!
-//! `FMA` says whether the loop is compiled for a processor that multiplies and
-//! adds in one instruction, which is half of the work; without that, `mul_add`
-//! is a slow library call. So results are the same bits on every vector width
-//! of such processors, and others on those without. Constants are split into a
-//! high part with few significant bits, whose product with a small integer is
-//! exact, and a low part that carries the rest.
+//! `FMA` says whether the loop is compiled for a processor that multiplies and adds in one instruction, which is
+//! half of the work; without that, `mul_add` is a slow library call. So results are the same bits on every vector
+//! width of such processors, and others on those without. Constants are split into a high part with few
+//! significant bits, whose product with a small integer is exact, and a low part that carries the rest.
 //!
-//! The errors stated, in units in the last place (ulp), bound those measured
-//! against `f64` over every seventh `f32` bit pattern, by the ignored test
-//! `exhaustive` in `math_tests.rs`; the other tests there take a coarser sample.
+//! The errors stated, in units in the last place (ulp), bound those measured against `f64` over every seventh
+//! `f32` bit pattern, by the ignored test `exhaustive` in `math_tests.rs`; the other tests there take a coarser
+//! sample.
 
 /// Adding then subtracting 1.5 * 2^23 + 127 rounds a small `f32` to an integer,
 /// and the low bits of the sum hold that integer plus 127, which is its exponent
