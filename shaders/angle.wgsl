@@ -1,7 +1,7 @@
 // Sine and cosine of any angle, because those of the language promise digits only within one turn.
 //
 // The angle is reduced to the nearest quarter turn; the polynomials are those of
-// src/device/cpu/math.rs, where they are explained.
+// src/device/cpu/math, where they are explained.
 
 // x = q pi/2 + r with |r| at most a little above pi/4; q counts modulo 4.
 struct Angle {

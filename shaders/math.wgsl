@@ -1,6 +1,6 @@
 // Elementary functions, because those of the language promise few digits (`exp`), overflow on some
 // drivers (`tanh`), cancel near 0, or are missing (`erf`). Ranges and polynomials are those of
-// src/device/cpu/math.rs, where they are explained; nothing here depends on the order in which a
+// src/device/cpu/math, where they are explained; nothing here depends on the order in which a
 // driver adds.
 
 const LN_2_HIGH = 0.69314575;
@@ -143,17 +143,29 @@ struct NormalTail {
 
 // |x|, and the normal distribution below -|x| in two factors.
 fn normal_tail(x: f32) -> NormalTail {
-    let magnitude = select(abs(x), 15.0, abs(x) > 15.0);
-    var above = 1.36626465e-2;
-    above = above * magnitude + 0.118891045;
-    above = above * magnitude + 0.4094547;
-    above = above * magnitude + 0.6875;
-    var below = 3.435899e-2;
-    below = below * magnitude + 0.2959553;
-    below = below * magnitude + 1.0790305;
-    below = below * magnitude + 1.9160007;
-    below = below * magnitude + 1.375;
-    return NormalTail(magnitude, exp_of(-0.5 * magnitude * magnitude), above / below);
+    let magnitude = select(abs(x), 13.25, abs(x) > 13.25);
+    var above = -2.0648907e-4;
+    above = above * magnitude + 4.867553e-2;
+    above = above * magnitude + 0.2585088;
+    above = above * magnitude + 0.70067376;
+    var below = 0.11442192;
+    below = below * magnitude + 0.7012961;
+    below = below * magnitude + 1.635133;
+    below = below * magnitude + 1.4013475;
+    return NormalTail(magnitude, bell(magnitude), above / below);
+}
+
+// e^(-x^2/2) for |x| <= 13.25: 2^n (1 + r p(r)).
+fn bell(x: f32) -> f32 {
+    let exponent = -0.7213475 * x * x;
+    let whole = round(exponent);
+    let rest = exponent - whole;
+    var polynomial = 1.32647e-3;
+    polynomial = polynomial * rest + 9.67153e-3;
+    polynomial = polynomial * rest + 5.550734e-2;
+    polynomial = polynomial * rest + 0.24022242;
+    polynomial = polynomial * rest + 0.693147;
+    return power_of_two(i32(whole)) * (1.0 + rest * polynomial);
 }
 
 // x times the normal distribution up to x.

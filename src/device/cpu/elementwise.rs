@@ -4,7 +4,7 @@
 //! own cost is spread over them and each loop vectorises. A long formula reads its inputs and
 //! writes its outputs once, whatever happens in between. An input that nobody else holds gives its
 //! memory to an output.
-//! Read next: `feed.rs`, where inputs come from, and `math.rs` for the functions inside the loops.
+//! Read next: `feed.rs`, where inputs come from, and `math` for the functions inside the loops.
 
 use std::ops::Range;
 
@@ -314,7 +314,7 @@ simd! {
     }
 }
 
-/// Angles beyond the reach of `math.rs` are rare: they are looked for in one pass, and the library
+/// Angles beyond the reach of `math` are rare: they are looked for in one pass, and the library
 /// turns them one by one.
 fn turn_far_angles(f: Unary, x: &[f32], y: &mut [f32]) {
     let far = |x: &f32| x.abs() > math::TRIGONOMETRIC_LIMIT;

@@ -4,7 +4,7 @@
 //! always compiled into the loop, and then with the baseline's instructions). [`simd!`] compiles a function
 //! three times, for AVX-512, for AVX2 and for the baseline (SSE2, NEON), and picks one when it is
 //! called. Its body may read the constant `FMA`, which says whether a product and a sum are one
-//! instruction in that tier; only what asks for that (`math.rs`) has other bits without it.
+//! instruction in that tier; only what asks for that (`math`) has other bits without it.
 
 use std::sync::LazyLock;
 

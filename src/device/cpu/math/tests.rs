@@ -1,4 +1,4 @@
-//! Tests of `math.rs`: errors against `f64` in units in the last place, special values, and equal bits
+//! Tests of the elementary functions: errors against `f64` in units in the last place, special values, and equal bits
 //! at every vector width.
 
 use super::*;

@@ -23,8 +23,13 @@
 //! significant bits, whose product with a small integer is exact, and a low part that carries the rest.
 //!
 //! The errors stated, in units in the last place (ulp), bound those measured against `f64` over every seventh
-//! `f32` bit pattern, by the ignored test `exhaustive` in `math_tests.rs`; the other tests there take a coarser
+//! `f32` bit pattern, by the ignored test `exhaustive` in `tests.rs`; the other tests there take a coarser
 //! sample.
+//! Read next: `normal.rs`, with `erf` and `gelu`.
+
+mod normal;
+
+pub use normal::{erf, erf_f64, gelu, gelu_slope};
 
 /// Adding then subtracting 1.5 * 2^23 + 127 rounds a small `f32` to an integer,
 /// and the low bits of the sum hold that integer plus 127, which is its exponent
@@ -61,7 +66,7 @@ fn polynomial<const FMA: bool>(coefficients: &[f32], x: f32) -> f32 {
     coefficients[1..].iter().fold(coefficients[0], sum)
 }
 
-/// 2^n for -126 <= n <= 127, by placing n in the exponent field.
+/// 2^n for -126 <= n <= 127, and 0 for n = -127, by placing n in the exponent field.
 #[inline(always)]
 fn power_of_two(exponent: i32) -> f32 {
     f32::from_bits(ONE_BITS.wrapping_add(exponent << EXPONENT_SHIFT) as u32)
@@ -103,16 +108,9 @@ pub fn exp<const FMA: bool>(x: f32) -> f32 {
 /// For terms that are added to a 1, as in a softmax, in fewer operations than [`exp`].
 #[inline(always)]
 pub fn exp_of_negative<const FMA: bool>(x: f32) -> f32 {
-    exp_unclamped::<FMA>(if LEAST_ARGUMENT > x { LEAST_ARGUMENT } else { x })
-}
-
-/// Here n is -127, whose place in the exponent field makes the factor 2^n 0.
-const LEAST_ARGUMENT: f32 = -88.0;
-
-/// [`exp_of_negative`] for x >= [`LEAST_ARGUMENT`]; NaN passes.
-#[inline(always)]
-fn exp_unclamped<const FMA: bool>(x: f32) -> f32 {
-    let (exponent, minus_one) = exponential_parts::<FMA>(x);
+    // There n is -127, whose place in the exponent field makes the factor 2^n 0.
+    let clamped = if -88.0 > x { -88.0 } else { x };
+    let (exponent, minus_one) = exponential_parts::<FMA>(clamped);
     let scale = power_of_two(exponent);
     multiply_add::<FMA>(scale, minus_one, scale)
 }
@@ -231,75 +229,6 @@ pub fn sigmoid<const FMA: bool>(x: f32) -> f32 {
     multiply_add::<FMA>(-ceiling, quotient, ceiling)
 }
 
-/// Error function 2/sqrt(pi) times the integral of e^(-t^2) from 0 to x; error at most 1.8 ulp.
-#[inline(always)]
-pub fn erf<const FMA: bool>(x: f32) -> f32 {
-    let magnitude = x.abs();
-    // |x| <= 1: erf x = x + x p(x^2), p of degree 6 on [0, 1]; relative error
-    // 1.2e-9 (2.4e-9 with rounded coefficients). Here and below the powers that
-    // count least are added up in two chains, even and odd, which wait less for
-    // one another; Horner's rule ends them, so the rounding errors stay small.
-    let square = magnitude * magnitude;
-    let fourth = square * square;
-    let even = polynomial::<FMA>(&[7.853_862e-5, 5.188_327_7e-3, 0.112_835_854], fourth);
-    let odd = polynomial::<FMA>(&[-8.010_193_7e-4, -2.685_381_3e-2], fourth);
-    let near = multiply_add::<FMA>(square, odd, even);
-    let near = polynomial::<FMA>(&[near, -0.376_126_26, 0.128_379_17], square);
-    let near = multiply_add::<FMA>(magnitude, near, magnitude);
-    // 1 <= |x| <= 3.925: a polynomial in |x| - 5/2 of degree 12 on
-    // [-1.5, 1.425]; relative error 3.2e-8 (4.4e-8 with rounded coefficients).
-    // Above that erf x is 1 in f32.
-    let clamped = if 3.925 < magnitude { 3.925 } else { magnitude };
-    let offset = clamped - 2.5;
-    let square = offset * offset;
-    let even = [-9.055_206e-6, 6.148_29e-5, 2.873_871_4e-4, -2.819_053e-3, -8.614_925e-3, -5.446_716e-3];
-    let even = polynomial::<FMA>(&even, square);
-    let odd = [2.109_754e-5, -2.791_930_2e-4, 5.709_098e-4, 6.102_819_5e-3, 8.353_371e-3];
-    let odd = polynomial::<FMA>(&odd, square);
-    let far = multiply_add::<FMA>(offset, odd, even);
-    let far = polynomial::<FMA>(&[far, 2.178_068_7e-3, 0.999_593_1], offset);
-    let value = if magnitude < 1.0 { near } else { far };
-    value.copysign(x)
-}
-
-/// |x|, and the normal distribution below -|x| in two factors: e^(-x^2/2), and a ratio that falls slowly.
-///
-/// |x| is cut where the first factor is just 0, so that an infinite one gives 0 as well. The ratio is a quotient of
-/// polynomials in |x|, of degrees 3 and 4 on [0, 9]; the product's absolute error is 3e-10 before rounding. Both are
-/// multiplied by 1.375, with which they round least where |x| is small, and the rounded coefficients were chosen among
-/// their neighbours for the least error of [`gelu`].
-#[inline(always)]
-fn normal_tail<const FMA: bool>(x: f32) -> [f32; 3] {
-    /// sqrt(-2 [`LEAST_ARGUMENT`]), rounded down.
-    const FARTHEST: f32 = 13.266_499;
-    let magnitude = x.abs();
-    let magnitude = if FARTHEST < magnitude { FARTHEST } else { magnitude };
-    let above = polynomial::<FMA>(&[1.366_264_65e-2, 0.118_891_045, 0.409_454_7, 0.6875], magnitude);
-    let below = [3.435_899e-2, 0.295_955_3, 1.079_030_5, 1.916_000_7, 1.375];
-    let below = polynomial::<FMA>(&below, magnitude);
-    [magnitude, exp_unclamped::<FMA>(-0.5 * magnitude * magnitude), above / below]
-}
-
-/// x times the normal distribution up to x; error at most 1.1e-7 of x, and 1.3e-7 where nothing is fused.
-///
-/// Written as the larger of x and 0, less |x| times the distribution below -|x|: nothing cancels where both are small.
-#[inline(always)]
-pub fn gelu<const FMA: bool>(x: f32) -> f32 {
-    let [magnitude, decay, ratio] = normal_tail::<FMA>(x);
-    let ramp = if x < 0.0 { 0.0 } else { x };
-    multiply_add::<FMA>(-magnitude, decay * ratio, ramp)
-}
-
-/// The slope of [`gelu`]: the normal distribution up to x plus x times its density; error at most 1.3e-7.
-#[inline(always)]
-pub fn gelu_slope<const FMA: bool>(x: f32) -> f32 {
-    /// The density at 0, 1/sqrt(2 pi).
-    const PEAK: f32 = 0.398_942_3;
-    let [magnitude, decay, ratio] = normal_tail::<FMA>(x);
-    let bump = decay * multiply_add::<FMA>(magnitude, PEAK, -ratio);
-    if x < 0.0 { -bump } else { 1.0 + bump }
-}
-
 /// Sine of x + quarter_turns pi/2, the common body of `sin` and `cos`.
 ///
 /// x = n pi/2 + r is taken in `f64`: n below 2^28 times a 25-bit pi/2 is exact,
@@ -345,55 +274,6 @@ pub fn cos<const FMA: bool>(x: f32) -> f32 {
     sine_of_quadrant::<FMA>(x, 1)
 }
 
-/// Error function in `f64`, for reference results; absolute error at most 2.3e-16.
-///
-/// Taylor's series about the nearest multiple c of one half. With
-/// g(x) = 2/sqrt(pi) e^(-x^2), the derivative of erf, the equation g' = -2 x g
-/// gives the coefficients of g(c + t) = sum of b_n t^n one from another:
-/// (n + 1) b_(n+1) = -2 (c b_n + b_(n-1)). Since |t| <= 1/4, 24 terms suffice.
-pub fn erf_f64(x: f64) -> f64 {
-    /// erf of 0, 1/2, 1, ..., 6, rounded from 40-digit values.
-    const AT_HALVES: [f64; 13] = [
-        0.0,
-        0.5204998778130465,
-        0.8427007929497149,
-        0.9661051464753108,
-        0.9953222650189527,
-        0.999593047982555,
-        0.9999779095030014,
-        0.9999992569016276,
-        0.9999999845827421,
-        0.9999999998033839,
-        0.9999999999984626,
-        0.9999999999999927,
-        1.0,
-    ];
-    let magnitude = x.abs();
-    if magnitude.is_nan() {
-        return x;
-    }
-    if magnitude >= 6.0 {
-        return 1.0_f64.copysign(x);
-    }
-    let index = (2.0 * magnitude).round();
-    let center = 0.5 * index;
-    let offset = magnitude - center;
-    let mut before_previous = 0.0;
-    let mut previous = core::f64::consts::FRAC_2_SQRT_PI * (-center * center).exp();
-    let mut power = offset;
-    let mut sum = previous * power;
-    for term in 1..24 {
-        let order = f64::from(term);
-        let coefficient = -2.0 * (center * previous + before_previous) / order;
-        power *= offset;
-        sum += coefficient * power / (order + 1.0);
-        before_previous = previous;
-        previous = coefficient;
-    }
-    (AT_HALVES[index as usize] + sum).copysign(x)
-}
-
 #[cfg(test)]
 #[allow(unsafe_code)]
-#[path = "math_tests.rs"]
 mod tests;
