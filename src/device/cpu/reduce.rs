@@ -100,14 +100,13 @@ pub fn fold_rows(
             *total = enter(*total, a, b);
         }
     }
-    let mut half = LANES / 2;
-    while half > 0 {
-        for lane in 0..half {
-            totals[lane] = fold(totals[lane], totals[lane + half]);
-        }
-        half /= 2;
-    }
-    fold(totals[0], rest)
+    // The compiler begins with the last addition, which has two totals, and would keep to pairs all the way up to
+    // the loads. Where it cannot see what becomes of the totals, they fill whole vectors.
+    let totals = std::hint::black_box(totals);
+    let eight: [f32; 8] = std::array::from_fn(|lane| fold(totals[lane], totals[lane + 8]));
+    let four: [f32; 4] = std::array::from_fn(|lane| fold(eight[lane], eight[lane + 4]));
+    let two = [fold(four[0], four[2]), fold(four[1], four[3])];
+    fold(fold(two[0], two[1]), rest)
 }
 
 /// The sum of neighbouring elements.
