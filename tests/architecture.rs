@@ -280,7 +280,7 @@ fn every_file_opens_by_saying_what_it_is_for() {
 }
 
 /// The files and folders where `unsafe` may stand: vector instructions, and the test that calls them.
-const UNSAFE: &[&str] = &["device/cpu/gemm/", "device/cpu/math_tests.rs", "device/cpu/simd.rs"];
+const UNSAFE: &[&str] = &["device/cpu/gemm/", "device/cpu/math/tests.rs", "device/cpu/simd.rs"];
 
 #[test]
 fn unsafe_code_stays_in_the_vector_loops() {
@@ -299,7 +299,7 @@ const MACROS: &[(&str, &str)] = &[
     ("device/gpu/pipeline.rs", "reads each shader's files into the library"),
     ("device/cpu/simd.rs", "compiles a function once per vector width"),
     ("device/cpu/gemm/micro_kernel.rs", "compiles the inner loop once per vector type"),
-    ("device/cpu/math_tests.rs", "inlines a function into a loop per vector width"),
+    ("device/cpu/math/tests.rs", "inlines a function into a loop per vector width"),
 ];
 
 #[test]

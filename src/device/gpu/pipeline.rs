@@ -21,7 +21,7 @@ macro_rules! shaders {
 }
 
 shaders! {
-    elementwise: common, math, angle, random;
+    elementwise: common, math, normal, angle, random;
     reduce: rows, common;
     arg_max: common, order;
     arg_sort: common, order;

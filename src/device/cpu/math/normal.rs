@@ -38,8 +38,8 @@ pub fn erf<const FMA: bool>(x: f32) -> f32 {
 /// |x|, and the normal distribution below -|x| in two factors: e^(-x^2/2), and a ratio that falls slowly.
 ///
 /// The ratio is a quotient of polynomials in |x|, both of degree 3, fitted on [0, 6]; the product's absolute error is
-/// 9.4e-9 before rounding. Both are multiplied by 1.401, with which they round least where |x| is small, and the rounded
-/// coefficients were chosen among their neighbours for the least error of [`gelu`].
+/// 9.4e-9 before rounding. Both are multiplied by 1.401, with which they round least where |x| is small, and the
+/// rounded coefficients were chosen among their neighbours for the least error of [`gelu`].
 #[inline(always)]
 fn normal_tail<const FMA: bool>(x: f32) -> [f32; 3] {
     /// Here the first factor is 0, so that an infinite |x| times it is 0 as well.
@@ -55,9 +55,9 @@ fn normal_tail<const FMA: bool>(x: f32) -> [f32; 3] {
 
 /// e^(-x^2/2) for |x| <= 13.25, and 0 where it is below 1.2e-38.
 ///
-/// It is 2^t with t = -x^2 / (2 ln 2). In base 2 the split t = n + r is exact, where that of `exp` takes three steps.
-/// Writes 2^r = 1 + r p(r), with p of degree 4 on [-1/2, 1/2]; relative error 9.2e-8, which a factor of at most a half
-/// makes small beside the rounding of what it is added to.
+/// It is 2^t with t = -x^2 / (2 ln 2). In base 2 the split t = n + r leaves nothing over, where that of `exp` takes two
+/// products of n. Writes 2^r = 1 + r p(r), with p of degree 4 on [-1/2, 1/2]; relative error 9.2e-8, of which `gelu`,
+/// where the ratio is at most a half, shows little.
 #[inline(always)]
 fn bell<const FMA: bool>(x: f32) -> f32 {
     const FACTOR: f32 = -0.5 * core::f32::consts::LOG2_E;
