@@ -125,8 +125,11 @@ struct Block<'a> {
 impl Block<'_> {
     /// The second loop: tasks of some rows, and of some columns where the rows make too few tasks.
     fn multiply(&self) {
-        let Product { kernel, parallel, rows, columns, .. } = self.product;
-        let height = even_step(rows, kernel.rows());
+        let Product { kernel, parallel, rows, depth, columns, a, .. } = self.product;
+        // Rows in one piece are worth lower tiles, which read them in place; rows far apart are packed faster.
+        let in_one_piece = [a.row_stride, a.col_stride] == [depth as isize, 1];
+        let most_rows = if in_one_piece && columns <= IN_PLACE { ROWS_IN_PLACE } else { kernel.rows() };
+        let height = even_step(rows, most_rows.min(kernel.rows()));
         let row_panels = rows.div_ceil(height);
         let most_panels = (row_panels / LEAST_TASKS).clamp(3, TASK_PANELS);
         let task_rows = height * even_step(row_panels, most_panels);
@@ -159,20 +162,9 @@ impl Block<'_> {
                 let lines = a.from(rows, 0).lines(next_rows, depth);
                 let tiles = rows.div_ceil(height) * columns.len().div_ceil(width);
                 let mut ahead = Ahead { lines_a_tile: lines.len().div_ceil(tiles), lines };
-                let strip_of_a = |rows: &Run| match in_place {
-                    true => {
-                        let (stride, across) = (a.col_stride, a.row_stride);
-                        let strip = Strip { pointer: a.at(rows.start, 0), stride, across };
-                        (strip, rows.size as isize * across)
-                    }
-                    false => {
-                        let panels = &packed_a[rows.start * depth..][..rows.count * rows.size * depth];
-                        let strip = Strip { pointer: panels.as_ptr(), stride: rows.size as isize, across: 1 };
-                        (strip, (rows.size * depth) as isize)
-                    }
-                };
+                let packed_a = (!in_place).then_some(&*packed_a);
                 let mut multiply = |rows: Run, columns: Run| {
-                    let (a, a_step) = strip_of_a(&rows);
+                    let (a, a_step) = strip_of_a(a, packed_a, &rows, depth);
                     let (b, b_step) = self.strip_of_b(&columns, step..step + depth);
                     let epilogue = self.product.epilogue.from(first + rows.start, columns.start);
                     let epilogue = if step == 0 { epilogue } else { epilogue.accumulating() };
@@ -212,6 +204,17 @@ impl Block<'_> {
             &self.packed_b[columns.start * depth + steps.start * width..][..last + width * steps.len()];
         (Strip { pointer: panels.as_ptr(), stride: width as isize, across: 1 }, (width * depth) as isize)
     }
+}
+
+/// Where some panels of `a` begin, packed or in place, and how far it is from one to the next.
+fn strip_of_a(a: View, packed_a: Option<&[f32]>, rows: &Run, depth: usize) -> (Strip, isize) {
+    let Some(packed_a) = packed_a else {
+        let (stride, across) = (a.col_stride, a.row_stride);
+        return (Strip { pointer: a.at(rows.start, 0), stride, across }, rows.size as isize * across);
+    };
+    let panels = &packed_a[rows.start * depth..][..rows.count * rows.size * depth];
+    let strip = Strip { pointer: panels.as_ptr(), stride: rows.size as isize, across: 1 };
+    (strip, (rows.size * depth) as isize)
 }
 
 /// Panels side by side: `count` of them, each of `size` rows or columns.
