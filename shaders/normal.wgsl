@@ -38,14 +38,15 @@ struct NormalTail {
 // |x|, and the normal distribution below -|x| in two factors.
 fn normal_tail(x: f32) -> NormalTail {
     let magnitude = select(abs(x), 13.25, abs(x) > 13.25);
-    var above = -2.0648907e-4;
-    above = above * magnitude + 4.867553e-2;
-    above = above * magnitude + 0.2585088;
-    above = above * magnitude + 0.70067376;
-    var below = 0.11442192;
-    below = below * magnitude + 0.7012961;
-    below = below * magnitude + 1.635133;
-    below = below * magnitude + 1.4013475;
+    var above = 1.36626465e-2;
+    above = above * magnitude + 0.118891045;
+    above = above * magnitude + 0.4094547;
+    above = above * magnitude + 0.6875;
+    var below = 3.435899e-2;
+    below = below * magnitude + 0.2959553;
+    below = below * magnitude + 1.0790305;
+    below = below * magnitude + 1.9160007;
+    below = below * magnitude + 1.375;
     return NormalTail(magnitude, bell(magnitude), above / below);
 }
 
