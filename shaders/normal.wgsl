@@ -59,7 +59,7 @@ fn bell(x: f32) -> f32 {
     polynomial = polynomial * rest + 9.67153e-3;
     polynomial = polynomial * rest + 5.550734e-2;
     polynomial = polynomial * rest + 0.24022242;
-    polynomial = polynomial * rest + 0.693147;
+    polynomial = polynomial * rest + 0.69314698;
     return power_of_two(i32(whole)) * (1.0 + rest * polynomial);
 }
 

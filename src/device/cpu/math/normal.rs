@@ -65,7 +65,7 @@ fn bell<const FMA: bool>(x: f32) -> f32 {
     let exponent = (shifted.to_bits() as i32).wrapping_sub(ROUND_SINGLE.to_bits() as i32);
     let rest = multiply_add::<FMA>(square, FACTOR, ROUND_SINGLE - shifted);
     let quotient =
-        polynomial::<FMA>(&[1.326_47e-3, 9.671_53e-3, 5.550_734e-2, 0.240_222_42, 0.693_147], rest);
+        polynomial::<FMA>(&[1.326_47e-3, 9.671_53e-3, 5.550_734e-2, 0.240_222_42, 0.693_146_98], rest);
     let scale = power_of_two(exponent);
     multiply_add::<FMA>(scale * rest, quotient, scale)
 }
