@@ -38,15 +38,15 @@ struct NormalTail {
 // |x|, and the normal distribution below -|x| in two factors.
 fn normal_tail(x: f32) -> NormalTail {
     let magnitude = select(abs(x), 13.25, abs(x) > 13.25);
-    var above = 1.36626465e-2;
-    above = above * magnitude + 0.118891045;
-    above = above * magnitude + 0.4094547;
-    above = above * magnitude + 0.6875;
-    var below = 3.435899e-2;
-    below = below * magnitude + 0.2959553;
-    below = below * magnitude + 1.0790305;
-    below = below * magnitude + 1.9160007;
-    below = below * magnitude + 1.375;
+    var above = 1.42239975e-2;
+    above = above * magnitude + 0.123775914;
+    above = above * magnitude + 0.42627797;
+    above = above * magnitude + 0.71574694;
+    var below = 3.5770703e-2;
+    below = below * magnitude + 0.30811512;
+    below = below * magnitude + 1.1233649;
+    below = below * magnitude + 1.9947226;
+    below = below * magnitude + 1.4314939;
     return NormalTail(magnitude, bell(magnitude), above / below);
 }
 
@@ -55,11 +55,11 @@ fn bell(x: f32) -> f32 {
     let exponent = -0.7213475 * x * x;
     let whole = round(exponent);
     let rest = exponent - whole;
-    var polynomial = 1.32647e-3;
-    polynomial = polynomial * rest + 9.67153e-3;
-    polynomial = polynomial * rest + 5.550734e-2;
-    polynomial = polynomial * rest + 0.24022242;
-    polynomial = polynomial * rest + 0.69314698;
+    var polynomial = 1.325598e-3;
+    polynomial = polynomial * rest + 9.671256e-3;
+    polynomial = polynomial * rest + 5.5507686e-2;
+    polynomial = polynomial * rest + 0.24022248;
+    polynomial = polynomial * rest + 0.69314694;
     return power_of_two(i32(whole)) * (1.0 + rest * polynomial);
 }
 
