@@ -103,10 +103,9 @@ pub fn fold_rows(
     // The compiler begins with the last addition, which has two totals, and would keep to pairs all the way up to
     // the loads. Where it cannot see what becomes of the totals, they fill whole vectors.
     let totals = std::hint::black_box(totals);
-    let eight: [f32; 8] = std::array::from_fn(|lane| fold(totals[lane], totals[lane + 8]));
-    let four: [f32; 4] = std::array::from_fn(|lane| fold(eight[lane], eight[lane + 4]));
-    let two = [fold(four[0], four[2]), fold(four[1], four[3])];
-    fold(fold(two[0], two[1]), rest)
+    let half: [f32; LANES / 2] = std::array::from_fn(|lane| fold(totals[lane], totals[lane + LANES / 2]));
+    let [p, q, r, s]: [f32; LANES / 4] = std::array::from_fn(|lane| fold(half[lane], half[lane + LANES / 4]));
+    fold(fold(fold(p, r), fold(q, s)), rest)
 }
 
 /// The sum of neighbouring elements.

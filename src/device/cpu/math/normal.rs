@@ -52,7 +52,7 @@ fn normal_tail<const FMA: bool>(x: f32) -> [f32; 3] {
     [magnitude, bell::<FMA>(magnitude), above / below]
 }
 
-/// e^(-x^2/2) for |x| <= 13.25, and 0 where it is below 1.2e-38.
+/// e^(-x^2/2) for |x| <= 13.25, where it is 0; what is below 1.2e-38 may be 0 before that.
 ///
 /// It is 2^t with t = -x^2 / (2 ln 2). In base 2 the split t = n + r leaves nothing over, where that of `exp` takes two
 /// products of n. Writes 2^r = 1 + r p(r), with p of degree 4 on [-1/2, 1/2]; relative error 9.3e-8, of which `gelu`,
