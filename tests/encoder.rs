@@ -3,8 +3,11 @@
 mod common;
 mod tiny;
 
+use common::{compare, on_every_device, test_on};
+use engrad::adapters::{self, PrefixTuning};
+use engrad::device::counted;
 use engrad::nn::{Classifier, Encoder, EncoderConfig, files, named_params};
-use engrad::{Device, Error, Ids, Rng, training};
+use engrad::{Device, Error, Ids, Rng, Tensor, inference, training};
 use serde_json::{Value, json};
 use tiny::encoder;
 
@@ -44,6 +47,46 @@ fn padding_changes_no_sentence() {
             assert!((alone - together).abs() < 1e-12);
         }
     }
+}
+
+on_every_device! {
+    fn a_first_token_alone_is_the_first_of_all(device) {
+        for (layers, virtual_tokens) in [(0, 0), (1, 0), (3, 0), (3, 2)] {
+            let config = EncoderConfig { num_hidden_layers: layers, max_position_embeddings: 9, ..tiny::config() };
+            let model = tiny::classifier(&config, device);
+            if virtual_tokens > 0 {
+                adapters::attach(&model, "*", PrefixTuning::new(virtual_tokens)).unwrap();
+            }
+            let batch = tiny::batch(&model).0;
+            let alone = model.encoder.pooled(&batch);
+            let of_all = model.encoder.pool(&model.encoder.forward(&batch).select(1, 0));
+            // Biases of keys have gradients that are nothing but rounding, so no relative limit holds.
+            let allowed = if *device == Device::Reference { 1e-13 } else { 1e-5 };
+            compare(&alone.to_f64(), &of_all.to_f64(), allowed).unwrap();
+            let [alone, of_all] = [alone, of_all].map(|pooled| pooled.square().sum(..).backward());
+            assert_eq!(alone.len(), of_all.len());
+            for (path, param) in named_params(&model) {
+                let Some(expected) = of_all.of(&param.value()) else { continue };
+                let found = alone.of(&param.value()).unwrap_or_else(|| panic!("{path} has no gradient"));
+                compare(&found.to_f64(), &expected.to_f64(), allowed)
+                    .unwrap_or_else(|error| panic!("{layers} layers, {path}: {error}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_last_block_makes_only_keys_and_values_of_every_token() {
+    let model = tiny::classifier(&tiny::config(), &Device::Cpu);
+    let batch = tiny::batch(&model).0;
+    let (rows, tokens) = (batch.batch() as u64, (batch.batch() * batch.time()) as u64);
+    let products = |forward: &dyn Fn() -> Tensor| counted(|| inference(forward)).1["matmul"].flops;
+    // A layer of width 8 and hidden size 12: four square products, and up and down.
+    let (square, wide) = (2 * 8 * 8, 2 * 8 * 12);
+    assert_eq!(products(&|| model.encoder.forward(&batch)), tokens * (4 * square + 2 * wide));
+    let (keys_and_values, rest, pooler) = (2 * square, 2 * square + 2 * wide, square);
+    let first = tokens * keys_and_values + rows * (rest + pooler);
+    assert_eq!(products(&|| model.encoder.pooled(&batch)), first);
 }
 
 fn published() -> Value {

@@ -4,7 +4,7 @@ use engrad::adapters::{self, Adapted, BitFit, Lora, Mtlora, RankGrowth, Structur
 use engrad::nn::{Classifier, Encoder, EncoderConfig, Family, Fresh, TokenBatch};
 use engrad::optim::{AdamW, Schedule};
 use engrad::train::{Step, Trainer};
-use engrad::{Ids, Rng, device};
+use engrad::{Ids, Rng, Tensor, device};
 
 use super::Options;
 use super::curves::{Curve, picture};
@@ -41,7 +41,7 @@ fn encoder(options: &Options, sizes @ [batch, time]: [usize; 2]) -> (Classifier,
 /// W1 and W2: forward, backward and AdamW of an encoder with a two-class head.
 pub fn step(options: &Options) {
     let (model, batch, labels) = encoder(options, SIZES);
-    let loss = || model.forward(&batch).cross_entropy(&labels);
+    let loss = || scores(options, &model, &batch).cross_entropy(&labels);
     let (optimizer, schedule) = (AdamW::new(0.01), Schedule::constant(1e-4));
     if options.work == "W1" {
         let tuned = with_lora(&model);
@@ -52,6 +52,17 @@ pub fn step(options: &Options) {
         set_weights(&model);
         let mut trainer = Trainer::new(&model, optimizer, schedule).recomputing(options.recompute);
         measure_steps(options, SIZES.iter().product(), || trainer.step(loss).expect("a finite loss").loss);
+    }
+}
+
+/// What the model says of each row: `[batch, 2]`.
+fn scores(options: &Options, model: &Classifier, batch: &TokenBatch) -> Tensor {
+    match options.every_token {
+        false => model.forward(batch),
+        true => {
+            let first = model.encoder.forward(batch).select(1, 0);
+            model.head.forward(&model.encoder.pool(&first))
+        }
     }
 }
 

@@ -14,8 +14,9 @@
 //! | W5 | single kernels: products, softmax, layer norm, GELU |
 //!
 //! Weights and tokens come from a small integer hash, so that every framework computes the same
-//! numbers: equal losses prove equal work. `--profile` prints where the time of a step goes; `--recompute` keeps
-//! only the input of each block (W1 to W3).
+//! numbers: equal losses prove equal work. The head of W1 and W2 reads the first token, so the last block computes that
+//! of no other; with `--every-token` it does, as in other frameworks. `--profile` prints where the time of a step goes;
+//! `--recompute` keeps only the input of each block (W1 to W3).
 
 #[path = "../../examples/common/curves.rs"]
 mod curves;
@@ -36,6 +37,7 @@ struct Options {
     peer: String,
     profile: bool,
     recompute: bool,
+    every_token: bool,
     device: Device,
 }
 
@@ -46,14 +48,16 @@ fn main() {
         at.and_then(|at| arguments.get(at + 1)).map_or(default.to_string(), String::clone)
     };
     let number = |name: &str, default: &str| value(name, default).parse().expect("a number");
+    let given = |name: &str| arguments.iter().any(|argument| argument == name);
     let options = Options {
         work: value("--work", "W1"),
         threads: number("--threads", "2"),
         steps: number("--steps", "10"),
         warmup: number("--warmup", "3"),
         peer: value("--peer", "engrad"),
-        profile: arguments.iter().any(|argument| argument == "--profile"),
-        recompute: arguments.iter().any(|argument| argument == "--recompute"),
+        profile: given("--profile"),
+        recompute: given("--recompute"),
+        every_token: given("--every-token"),
         device: value("--device", "cpu").parse().expect("a device of this machine"),
     };
     engrad::device::cpu::use_threads(Some(options.threads)).expect("the first pool");

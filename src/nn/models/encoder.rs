@@ -13,7 +13,7 @@ use crate::device::Device;
 use crate::device::array::Ids;
 use crate::error::{Error, Result, refuse};
 use crate::nn::attention::{Attention, Projections};
-use crate::nn::block::{Block, Order, Surroundings, states_with};
+use crate::nn::block::{Block, Order, Surroundings, first_state, states_with};
 use crate::nn::cache::Cache;
 use crate::nn::embedding::Embedding;
 use crate::nn::feed_forward::FeedForward;
@@ -250,24 +250,33 @@ impl Encoder {
     /// As [`Encoder::hidden_states`], those of virtual tokens before the text's.
     #[track_caller]
     fn all_states(&self, batch: &TokenBatch) -> Vec<Tensor> {
+        let (mut cache, first, around) = self.begin(batch);
+        states_with(&mut cache, &self.layers, first, &around)
+    }
+
+    /// What the blocks stand on, what they read, and what they see: the embeddings of virtual tokens and the text's.
+    #[track_caller]
+    fn begin(&self, batch: &TokenBatch) -> (Cache, Tensor, Surroundings) {
         let mut cache = Cache::none(vec![0; batch.batch()]);
         let words = self.virtual_tokens.begin(self.embeddings.word.forward(&batch.ids), &mut cache);
         let (front, padding) = (words.size(1) - batch.time(), self.config.pad_token_id);
         let (ids, types) = (behind(front, Ids::IGNORED, &batch.ids), behind(front, 0, &batch.types));
         let limit = self.config.max_position_embeddings;
         let positions = self.family.positions(&ids, cache.past(), padding, limit);
-        let first = self.embeddings.forward(words, &types, &positions);
+        let x = self.embeddings.forward(words, &types, &positions);
         let virtual_tokens = cache.virtual_tokens();
         let lengths: Vec<usize> = batch.lengths.iter().map(|length| virtual_tokens + length).collect();
-        let mask = Mask::lengths(&lengths, virtual_tokens + batch.time(), &first.device())
+        let mask = Mask::lengths(&lengths, virtual_tokens + batch.time(), &x.device())
             .expect("a batch has valid lengths");
-        states_with(&mut cache, &self.layers, first, &Surroundings::of(mask))
+        (cache, x, Surroundings::of(mask))
     }
 
-    /// The last layer's state of the first token, which may be a virtual one: `[batch, width]`.
+    /// The last layer's state of the first token, which may be a virtual one: `[batch, width]`. The last layer
+    /// computes no other, so this takes less time than [`Encoder::forward`].
     #[track_caller]
     pub(super) fn first(&self, batch: &TokenBatch) -> Tensor {
-        self.all_states(batch).pop().expect("at least the embeddings").select(1, 0)
+        let (mut cache, x, around) = self.begin(batch);
+        first_state(&mut cache, &self.layers, x, &around)
     }
 
     /// The first token of the last layer through a linear layer and tanh: `[batch, width]`.
@@ -275,8 +284,16 @@ impl Encoder {
     /// **Panics** when there is no pooler.
     #[track_caller]
     pub fn pooled(&self, batch: &TokenBatch) -> Tensor {
+        self.pool(&self.first(batch))
+    }
+
+    /// The pooler alone, on a first token's state: `[batch, width] -> [batch, width]`.
+    ///
+    /// **Panics** when there is no pooler.
+    #[track_caller]
+    pub fn pool(&self, first: &Tensor) -> Tensor {
         let Some(pooler) = &self.pooler else { refuse("pooled", "this encoder has no pooler") };
-        pooler.forward(&self.first(batch)).tanh()
+        pooler.forward(first).tanh()
     }
 
     /// A vector of length 1 per sentence: the mean over its tokens, normalised: `[batch, width]`.
