@@ -79,8 +79,8 @@ impl Block {
         self.residual(&x, &self.norm, |x| self.feed_forward.forward(x))
     }
 
-    /// As [`Block::forward`] for the first token alone, which looks at all: `[batch, time, width] -> [batch, 1, width]`;
-    /// without rotation, memory and cache.
+    /// As [`Block::forward`] for the first token alone, which looks at all, without rotation, memory and cache:
+    /// `[batch, time, width] -> [batch, 1, width]`.
     #[track_caller]
     fn first(&self, x: &Tensor, mask: &Mask) -> Tensor {
         let seen = match self.order {
@@ -150,8 +150,8 @@ pub(super) fn states_with(
     states
 }
 
-/// The first token of the last of [`states_with`]: `[batch, width]`. The last block computes that of no other, which is
-/// five sixths of its products.
+/// The first token of the last of [`states_with`]: `[batch, width]`. The last block makes keys and values of every
+/// token, and everything else of this one.
 #[track_caller]
 pub(super) fn first_state(
     cache: &mut Cache,
