@@ -67,6 +67,14 @@ fn number_measures_agree_with_scipy() {
 }
 
 #[test]
+fn a_list_with_nan_correlates_with_nothing() {
+    for correlation in [pearson, spearman] {
+        assert!(correlation(&[1.0, f64::NAN, 3.0], &[1.0, 2.0, 3.0]).is_nan());
+        assert!(correlation(&[f64::NAN; 3], &[1.0, 2.0, 3.0]).is_nan());
+    }
+}
+
+#[test]
 fn correlations_hold_for_numbers_whose_squares_do_not_fit() {
     let expected = pearson(&[1.0, 2.0, 4.0], &[3.0, 5.0, 4.0]);
     for scale in [1e-300, 1e-170, 1e170, 1e300] {

@@ -116,6 +116,34 @@ fn without_a_file_to_measure_on_the_last_rows_are_held_out() {
 }
 
 #[test]
+fn rows_without_all_their_columns_are_left_out_of_qqp_alone() {
+    let header = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n";
+    let text = header.to_string() + "0\t1\t2\tA\tB\t1\n1\t3\t4\n2\t5\t6\tC\t\t0\n3\t7\t8\tD\tE\t0\n";
+    let rows = read(Understanding::Qqp, &[("train.tsv", &text), ("dev.tsv", &text)]).unwrap();
+    assert_eq!((rows.train.len(), rows.dev.len(), rows.left_out), (2, 2, 4));
+    assert_eq!(rows.train[1], example("D", Some("E"), 0.0));
+    let none = header.to_string() + "1\t3\t4\n";
+    let error =
+        read(Understanding::Qqp, &[("train.tsv", &none), ("dev.tsv", &none)]).unwrap_err().to_string();
+    assert!(error.contains("no row has all of its 6 columns"), "{error}");
+    let rte = "index\tsentence1\tsentence2\tlabel\n0\tA\n";
+    let error = read(Understanding::Rte, &[("train.tsv", rte), ("dev.tsv", rte)]).unwrap_err().to_string();
+    assert!(error.contains("line 2, column 3: the line has 2 columns, expected 4"), "{error}");
+}
+
+#[test]
+fn the_rows_of_mrpc_are_those_of_glue_where_both_are_there() {
+    let authors = "Quality\t#1 String\t#2 String\n".to_string() + &"1\tA\tB\n".repeat(500);
+    let glue = "Quality\t#1 String\t#2 String\n0\tC\tD\n";
+    let files = [("msr_paraphrase_train.txt", &*authors), ("train.tsv", glue), ("dev.tsv", glue)];
+    let rows = read(Understanding::Mrpc, &files).unwrap();
+    assert_eq!(
+        (rows.train, rows.dev),
+        (vec![example("C", Some("D"), 0.0)], vec![example("C", Some("D"), 0.0)])
+    );
+}
+
+#[test]
 fn sst2_is_shuffled_as_python_shuffles_it() {
     let rows: String = (0..10).map(|at| format!("{}\ttext {at}\n", at % 2)).collect();
     let file = format!("label\tcontent\n{rows}");
@@ -185,7 +213,7 @@ fn what_is_not_there_or_not_known_is_named() {
     let empty = directory(&[]);
     let path = empty.path().display().to_string();
     let mrpc = Understanding::Mrpc.read(empty.path()).unwrap_err().to_string();
-    assert!(mrpc.contains(&path) && mrpc.contains("msr_paraphrase_train.txt or train.tsv"), "{mrpc}");
+    assert!(mrpc.contains(&path) && mrpc.contains("train.tsv or msr_paraphrase_train.txt"), "{mrpc}");
     assert!(Generation::E2e.read(empty.path()).unwrap_err().to_string().contains("no file of e2e"));
     assert!("sst-2".parse::<Understanding>().unwrap_err().to_string().contains("did you mean sst2?"));
     assert!("web-nlg".parse::<Generation>().unwrap_err().to_string().contains("did you mean webnlg?"));

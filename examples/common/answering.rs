@@ -86,7 +86,7 @@ pub fn loss(model: &Classifier, batch: &Batch) -> Tensor {
 /// A class or a score for each row. Rows of like length go together, so that little is padded; `watch`
 /// hears how many are done.
 ///
-/// **Errors** as [`batch`], or when the device fails.
+/// **Errors** as [`batch`], when the device fails, or when an answer is no finite number.
 pub fn answers(
     model: &Classifier,
     classes: usize,
@@ -100,6 +100,9 @@ pub fn answers(
     for part in sorted.chunks(MEASURED) {
         let batch = batch(model, classes, part.iter().map(|&row| &rows[row]))?;
         let scores = inference(|| model.forward(&batch.tokens)).read()?;
+        if let Some(score) = scores.iter().find(|score| !score.is_finite()) {
+            return Err(Error::NotFinite(format!("the model answers {score}; lower the learning rate")));
+        }
         for (&row, scores) in part.iter().zip(scores.chunks(scores.len() / part.len())) {
             answers[row] = if classes == 0 { f64::from(scores[0]) } else { highest(scores) as f64 };
         }

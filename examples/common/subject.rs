@@ -2,13 +2,16 @@
 //! Read next: `compare/running.rs`, which trains it.
 
 use engrad::Result;
-use engrad::adapters::{self, Adapted, Listed, METHODS, Usual};
+use engrad::adapters::{self, Adapted, Listed, METHODS, Targets, Usual};
 use engrad::nn::{Module, freeze, named_params, unfreeze};
 use engrad::train::{Group, Trainable};
 
+/// The ways without an adapter: all of the model, and what is new on it.
+pub const BASELINES: [&str; 2] = ["full", "head"];
+
 /// Every way: the two baselines first.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    ["full", "head"].into_iter().chain(METHODS.iter().map(|listed| listed.name))
+    BASELINES.into_iter().chain(METHODS.iter().map(|listed| listed.name))
 }
 
 /// A model with adapters, or the model itself.
@@ -42,6 +45,8 @@ impl<'a> Subject<'a> {
             _ => {
                 let listed = Listed::named(name)?;
                 let targets = asked.or(listed.targets).unwrap_or(targets);
+                // A pooler stands with the head, and is trained whole.
+                let targets = Targets::from(targets).except(["pooler.dense"]);
                 let mut adapted = adapters::attach(model, targets, listed.usual(usual))?;
                 for pattern in beside {
                     adapted = adapted.also_train(pattern)?;

@@ -26,12 +26,15 @@ use serde::{Deserialize, Serialize};
 
 use super::lock;
 use super::numbers;
-use super::options::Settings;
+use super::options::{self, Settings};
 
 /// The file that says that a directory is a run's.
 pub const SETTINGS: &str = "run.toml";
+const VERSIONS: &str = "versions.json";
 const LOG: &str = "log.jsonl";
 pub const RESULT: &str = "result.json";
+const CHECKPOINT: &str = "checkpoint.safetensors";
+const BEST: &str = "best";
 
 /// A line of the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -102,25 +105,31 @@ impl Folder {
     }
 
     fn check_free(&self) -> Result<()> {
-        if !self.file(SETTINGS).exists() {
-            return Ok(());
-        }
         let path = self.path.display();
-        let what = format!("{path} holds a run already; go on with --resume {path}, or choose another --out");
+        let there = |name: &&&str| self.file(name).exists();
+        let what = match [SETTINGS, CHECKPOINT, BEST, RESULT].iter().find(there) {
+            None => return Ok(()),
+            Some(&SETTINGS) => {
+                format!("{path} holds a run already; go on with --resume {path}, or choose another --out")
+            }
+            Some(left) => {
+                format!("{path} holds {left} of another run; remove the directory, or choose another --out")
+            }
+        };
         Err(Error::Config(what))
     }
 
-    /// Writes what a new run is, now that all it needs was found, and locks the directory. Nothing is left to do
-    /// where a run that is gone on with has locked it.
+    /// Writes what a new run is, once its first update has shown that it can be done, and opens its log. Nothing
+    /// is left to do where the run was begun before.
     ///
     /// **Errors** when the directory holds another run by now, or cannot be written.
     pub fn begin(&mut self, settings: &Settings) -> Result<()> {
-        if self.lock.is_some() {
+        if self.is_begun() {
             return Ok(());
         }
         self.check_free()?;
-        std::fs::create_dir_all(&self.path)
-            .map_err(|source| Error::Io { path: self.path.clone(), source })?;
+        let io = |path: PathBuf| move |source| Error::Io { path, source };
+        std::fs::create_dir_all(&self.path).map_err(io(self.path.clone()))?;
         let versions = serde_json::json!({
             "engrad": env!("CARGO_PKG_VERSION"),
             "system": std::env::consts::OS,
@@ -128,21 +137,28 @@ impl Folder {
             "cores": std::thread::available_parallelism().map_or(0, usize::from),
             "debug": cfg!(debug_assertions),
         });
-        self.write_json("versions.json", &versions)?;
+        // In place, since this file is what is locked; whoever else begins here writes the same.
+        let path = self.file(VERSIONS);
+        std::fs::write(&path, format!("{versions:#}\n")).map_err(io(path))?;
+        self.lock()?;
+        self.check_free()?;
         let text = toml::to_string(settings).map_err(|error| self.malformed(SETTINGS, error))?;
-        // Last, because it says that there is a run.
         write_whole(self.file(SETTINGS), text.as_bytes())?;
-        self.lock()
+        self.keep(0)
+    }
+
+    /// Whether this process holds the directory.
+    pub fn is_begun(&self) -> bool {
+        self.lock.is_some()
     }
 
     /// The directory of a run that was begun, and its settings.
     ///
-    /// **Errors** when there is none.
+    /// **Errors** when there is none, or a setting cannot be used.
     pub fn open(path: &Path) -> Result<(Folder, Settings)> {
         let folder = Folder { path: path.into(), lines: Vec::new(), log: None, lock: None };
         let file = folder.file(SETTINGS);
-        let text = std::fs::read_to_string(&file).map_err(|source| Error::Io { path: file, source })?;
-        let settings: Settings = toml::from_str(&text).map_err(|error| folder.malformed(SETTINGS, error))?;
+        let settings = options::settings(&file, &options::table(&file)?)?;
         Ok((folder, Settings { out: path.into(), ..settings }))
     }
 
@@ -153,25 +169,26 @@ impl Folder {
 
     /// Where training goes on from.
     pub fn checkpoint(&self) -> PathBuf {
-        self.file("checkpoint.safetensors")
+        self.file(CHECKPOINT)
     }
 
     /// Where the best weights are kept.
     pub fn best(&self) -> PathBuf {
-        self.file("best")
+        self.file(BEST)
     }
 
     /// Keeps other processes out of the run, which two at once would spoil.
     ///
     /// **Errors** when another one is at work here.
     pub fn lock(&mut self) -> Result<()> {
-        self.lock = Some(lock::hold(&self.file(SETTINGS))?);
+        self.lock = Some(lock::hold(&self.file(VERSIONS))?);
         Ok(())
     }
 
     /// Opens the log behind the lines of the first `steps` updates; what came later, or was cut off, goes.
     ///
-    /// **Errors** when the log cannot be read or written.
+    /// **Errors** when the log cannot be read or written, or lacks one of them, without which the best weights would
+    /// be forgotten.
     pub fn keep(&mut self, steps: u64) -> Result<()> {
         let path = self.file(LOG);
         let text = match std::fs::read(&path) {
@@ -180,7 +197,16 @@ impl Folder {
             Err(source) => return Err(Error::Io { path, source }),
         };
         let whole = text.lines().map_while(|line| serde_json::from_str::<Line>(line).ok());
-        self.lines = whole.take_while(|line| line.step() <= steps).collect();
+        let lines: Vec<Line> = whole.take_while(|line| line.step() <= steps).collect();
+        let known = lines.iter().filter(|line| matches!(line, Line::Step { .. })).count() as u64;
+        if known < steps {
+            let what = format!(
+                "it has {known} of the {steps} updates that {CHECKPOINT} has; restore it, or remove {CHECKPOINT} to \
+                 begin anew"
+            );
+            return Err(Error::Format { path, what });
+        }
+        self.lines = lines;
         let kept: String = self.lines.iter().map(|line| json(line) + "\n").collect();
         write_whole(&path, kept.as_bytes())?;
         let log = OpenOptions::new().append(true).open(&path);
@@ -198,6 +224,14 @@ impl Folder {
         }
         self.lines.push(line);
         Ok(())
+    }
+
+    /// Makes the log as lasting as the checkpoint that is written next.
+    ///
+    /// **Errors** when the system reports a failure.
+    pub fn sync(&self) -> Result<()> {
+        let Some(log) = &self.log else { return Ok(()) };
+        log.sync_data().map_err(|source| Error::Io { path: self.file(LOG), source })
     }
 
     /// The log so far.

@@ -95,7 +95,7 @@ pub struct Settings {
     #[arg(long, value_name = "PATTERN")]
     pub targets: Option<String>,
     /// The rank of the adapter; the mean rank to reach where ranks change
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub rank: u32,
     /// The adapter's weight: its update is scaled by alpha / rank
     #[arg(long, default_value_t = 16.0, value_parser = positive)]
@@ -119,10 +119,10 @@ pub struct Settings {
     #[arg(long, default_value_t = 1.0, value_parser = positive)]
     pub clip: f64,
     /// Times that the training rows are gone through
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=10_000), overrides_with = "steps")]
     pub epochs: u64,
-    /// Steps in all, instead of epochs
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..1 << 32))]
+    /// Steps in all, instead of epochs; the later flag of the two counts
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..1 << 32), overrides_with = "epochs")]
     pub steps: Option<u64>,
     /// Rows that are computed at once
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -152,7 +152,7 @@ pub struct Settings {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub beams: u32,
     /// Scores of texts are divided by their length to this power
-    #[arg(long, default_value_t = 0.9, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0.9, allow_negative_numbers = true, value_parser = finite)]
     pub length_penalty: f64,
     /// No run of so many tokens comes twice in a text; 0 allows all
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(..=1000))]
@@ -212,7 +212,8 @@ impl Settings {
 
     /// Paths as they are from everywhere, so that a run can be gone on with from another directory.
     ///
-    /// **Errors** when the model, the data or the run's directory are not named, or the first two not there.
+    /// **Errors** when the model, the data or the run's directory are not named, or the first two not there, and when
+    /// a setting is given that task or method has no use for.
     pub fn resolved(mut self) -> Result<Settings> {
         for (flag, path) in [("model", &self.model), ("data", &self.data), ("out", &self.out)] {
             if path.as_os_str().is_empty() {
@@ -222,7 +223,15 @@ impl Settings {
         for path in [&mut self.model, &mut self.data] {
             *path = path.canonicalize().map_err(|source| Error::Io { path: path.clone(), source })?;
         }
-        self.task()?;
+        let useless = |flag: &str, what: &str| {
+            Err(Error::Config(format!("--{flag} is nothing to {what}; leave it out")))
+        };
+        if self.label_smoothing > 0.0 && matches!(self.task()?, Task::Understanding(_)) {
+            return useless("label-smoothing", &self.task);
+        }
+        if self.targets.is_some() && subject::BASELINES.contains(&self.method.as_str()) {
+            return useless("targets", &self.method);
+        }
         Ok(self)
     }
 
@@ -308,6 +317,10 @@ fn flags(path: &Path, table: &toml::Table) -> Result<Vec<String>> {
 /// A path that may be missing here, because a file can name it.
 fn path(text: &str) -> std::result::Result<PathBuf, String> {
     Ok(text.into())
+}
+
+fn finite(text: &str) -> std::result::Result<f64, String> {
+    number(text, |_| true, "a finite number")
 }
 
 fn amount(text: &str) -> std::result::Result<f64, String> {

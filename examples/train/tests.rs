@@ -111,7 +111,8 @@ pub fn remains(run: &Path) -> (Vec<Vec<u8>>, Vec<Line>, BTreeMap<String, f64>) {
         "answers.tsv",
     ];
     let (mut folder, _) = Folder::open(run).unwrap();
-    folder.keep(u64::MAX).unwrap();
+    let outcome = folder.outcome().unwrap().unwrap();
+    folder.keep(outcome.steps).unwrap();
     let without_time = |line: &Line| match line.clone() {
         Line::Step { step, loss, rate, norm, .. } => Line::Step { step, loss, rate, norm, seconds: 0.0 },
         Line::Measured { step, score, values, ranks, .. } => {
@@ -119,8 +120,7 @@ pub fn remains(run: &Path) -> (Vec<Vec<u8>>, Vec<Line>, BTreeMap<String, f64>) {
         }
     };
     let lines = folder.lines().iter().map(without_time).collect();
-    let values = folder.outcome().unwrap().unwrap().values;
-    (files.iter().map(|name| fs::read(run.join(name)).unwrap()).collect(), lines, values)
+    (files.iter().map(|name| fs::read(run.join(name)).unwrap()).collect(), lines, outcome.values)
 }
 
 #[test]

@@ -76,7 +76,8 @@ struct Best {
 impl Best {
     /// Takes a measurement, and says whether it is the best.
     fn take(&mut self, score: f64, step: u64, values: &BTreeMap<String, f64>) -> bool {
-        let better = self.found.as_ref().is_none_or(|(best, ..)| score > *best || best.is_nan());
+        let better = |best: f64| score > best || (best.is_nan() && !score.is_nan());
+        let better = self.found.as_ref().is_none_or(|(best, ..)| better(*best));
         if better {
             (self.found, self.worse) = (Some((score, step, values.clone())), 0);
         } else {
@@ -96,9 +97,14 @@ pub fn train<W: Work>(
     let (batch, accumulate) = (settings.batch as usize, u64::from(settings.accumulate));
     let loader = Loader::new(work.lengths().len(), batch, settings.seed)?
         .bucketed(work.lengths(), settings.bucket as usize);
-    let per_epoch = (loader.batches_per_epoch() as u64).div_ceil(accumulate);
-    let steps = settings.steps.unwrap_or(settings.epochs * per_epoch);
-    let interval = settings.evaluate.unwrap_or(per_epoch).min(steps);
+    let batches = loader.batches_per_epoch() as u64;
+    if accumulate > batches {
+        let what =
+            format!("--accumulate {accumulate} is more than an epoch's {batches} batches of {batch} rows");
+        return Err(Error::Config(what).into());
+    }
+    let steps = settings.steps.unwrap_or((settings.epochs * batches).div_ceil(accumulate));
+    let interval = settings.evaluate.unwrap_or(batches.div_ceil(accumulate)).min(steps);
 
     let subject = methods::prepare(work.model(), settings, work.targets(), &work.beside(), steps)?;
     let warm_up = (settings.warm_up * steps as f64) as u64;
@@ -106,11 +112,12 @@ pub fn train<W: Work>(
     let optimiser = AdamW::new(settings.weight_decay);
     let trainer = Trainer::new(subject, optimiser, schedule).clipped(settings.clip).seeded(settings.seed);
     let mut trainer = trainer.recomputing(settings.recompute);
-    folder.begin(settings)?;
-    if folder.checkpoint().exists() {
-        trainer.resume(folder.checkpoint())?;
+    if folder.is_begun() {
+        if folder.checkpoint().exists() {
+            trainer.resume(folder.checkpoint())?;
+        }
+        folder.keep(trainer.steps())?;
     }
-    folder.keep(trainer.steps())?;
     let mut best = Best::default();
     for line in folder.lines() {
         if let Line::Measured { step, score, values, .. } = line {
@@ -131,6 +138,7 @@ pub fn train<W: Work>(
         let done = trainer.step_over(parts.len(), |part| work.loss(&parts[part]))?;
         let seconds = started.elapsed().as_secs_f64();
         let step = trainer.steps();
+        folder.begin(settings)?;
         folder.add(Line::Step { step, loss: done.loss, rate: done.rate, norm: done.norm, seconds })?;
         progress.show(step, format!("loss {:.4}  rate {:.1e}", recent(folder), done.rate));
         if step.is_multiple_of(interval) || step == steps {
@@ -138,6 +146,7 @@ pub fn train<W: Work>(
         }
         let stopped = stop.load(Ordering::Relaxed);
         if step.is_multiple_of(settings.checkpoint) || step == steps || stopped || enough(&best) {
+            folder.sync()?;
             trainer.save(folder.checkpoint())?;
         }
         if stopped {

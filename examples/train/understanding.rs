@@ -31,7 +31,10 @@ impl Answering {
     ///
     /// **Errors** when a file is missing or malformed, or the model is no encoder.
     pub fn new(task: Understanding, settings: &Settings) -> Result<Answering> {
-        let Examples { mut train, mut dev } = task.read(&settings.data)?;
+        let Examples { mut train, mut dev, left_out } = task.read(&settings.data)?;
+        if left_out > 0 {
+            eprintln!("{left_out} rows are left out, in which a column is missing or empty");
+        }
         if let Some(count) = settings.hold_out.map(|count| count as usize) {
             if count >= train.len() {
                 let rows = train.len();

@@ -19,12 +19,16 @@ pub fn pearson(x: &[f64], y: &[f64]) -> f64 {
     product.clamp(-1.0, 1.0)
 }
 
-/// Spearman's correlation: Pearson's of the [`ranks`].
+/// Spearman's correlation: Pearson's of the [`ranks`]; not a number where Pearson's is none, or a number is NaN,
+/// which has no place.
 ///
 /// **Panics** when the lists differ in length.
 #[track_caller]
 pub fn spearman(x: &[f64], y: &[f64]) -> f64 {
-    pearson(&ranks(x), &ranks(y))
+    match x.iter().chain(y).any(|number| number.is_nan()) {
+        true => f64::NAN,
+        false => pearson(&ranks(x), &ranks(y)),
+    }
 }
 
 /// The place of each number in sorted order, counted from 1; equal numbers share the mean of their places.

@@ -13,7 +13,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::table::{Format, Table};
+use super::table::{Format, Incomplete, Table};
 use super::{nearest, text};
 use crate::error::{Error, Result};
 
@@ -128,7 +128,7 @@ impl FromStr for Generation {
 
 /// E2E: rows of a record and one text; rows of the same record are one.
 fn restaurants(path: &Path) -> Result<Vec<Record>> {
-    let table = Table::read(path, Format::Commas, true)?;
+    let table = Table::read(path, Format::Commas, true, Incomplete::Refused)?;
     let (meaning, reference) = (table.column(&["mr"])?, table.column(&["ref"])?);
     let mut grouped = Grouped::default();
     for row in &table.rows {

@@ -35,6 +35,15 @@ impl Format {
     }
 }
 
+/// What becomes of rows in which a column is missing, or empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Incomplete {
+    /// They are mistakes.
+    Refused,
+    /// The file is published with some, and everybody leaves them out.
+    LeftOut,
+}
+
 /// A line's fields.
 pub(super) struct Row {
     /// The line at which it begins.
@@ -48,16 +57,18 @@ pub(super) struct Table {
     /// The names of the columns, where the file has a header.
     names: Vec<String>,
     pub rows: Vec<Row>,
+    /// How many rows were incomplete.
+    pub left_out: usize,
 }
 
 impl Table {
     /// Reads a file, whose first line may be a header.
     ///
     /// **Errors** when it cannot be read, is not UTF-8, has no rows, a quote does not close, or a row has
-    /// not as many fields as the header.
-    pub fn read(path: &Path, format: Format, header: bool) -> Result<Table> {
+    /// not as many fields as the header and is not left out.
+    pub fn read(path: &Path, format: Format, header: bool, incomplete: Incomplete) -> Result<Table> {
         let text = text(path, |before| format.column(before))?;
-        let mut table = Table { path: path.into(), names: Vec::new(), rows: Vec::new() };
+        let mut table = Table { path: path.into(), names: Vec::new(), rows: Vec::new(), left_out: 0 };
         if text.is_empty() {
             return Err(table.fault(1, 1, "the file is empty"));
         }
@@ -73,6 +84,15 @@ impl Table {
                 return Err(table.fault(2, 1, "the file ends after its header; expected rows"));
             }
             let count = table.names.len();
+            if incomplete == Incomplete::LeftOut {
+                let all = table.rows.len();
+                let filled = |field: &String| !field.trim().is_empty();
+                table.rows.retain(|row| row.fields.len() == count && row.fields.iter().all(filled));
+                table.left_out = all - table.rows.len();
+                if table.rows.is_empty() {
+                    return Err(table.fault(2, 1, format!("no row has all of its {count} columns")));
+                }
+            }
             if let Some(row) = table.rows.iter().find(|row| row.fields.len() != count) {
                 let found = row.fields.len();
                 let what = format!("the line has {found} columns, expected {count}");
@@ -82,15 +102,22 @@ impl Table {
         Ok(table)
     }
 
-    /// The place of the first column that has one of the names.
+    /// The place of the column that has one of the names.
     ///
-    /// **Errors** when the header has none of them.
+    /// **Errors** when the header has none of them, or two.
     pub fn column(&self, names: &[&str]) -> Result<usize> {
-        let place = self.names.iter().position(|name| names.contains(&name.as_str()));
-        place.ok_or_else(|| {
-            let what = format!("the header names {:?}, but no column {}", self.names, names.join(" or "));
-            self.fault(1, 1, what)
-        })
+        let mut places = (0..self.names.len()).filter(|&at| names.contains(&self.names[at].as_str()));
+        let called = names.join(" or ");
+        match (places.next(), places.next()) {
+            (Some(place), None) => Ok(place),
+            (None, _) => {
+                let what = format!("the header names {:?}, but no column {called}", self.names);
+                Err(self.fault(1, 1, what))
+            }
+            (_, Some(second)) => {
+                Err(self.fault(1, second + 1, format!("the header has two columns {called}, expected one")))
+            }
+        }
     }
 
     /// A field that must be there and hold text.

@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 use super::mersenne::Mersenne;
 use super::nearest;
-use super::table::{Format, Row, Table};
+use super::table::{Format, Incomplete, Row, Table};
 use crate::error::{Error, Result};
 use crate::metrics::{Confusion, pearson, spearman};
 
@@ -57,6 +57,8 @@ pub struct Examples {
     pub train: Vec<Example>,
     /// To measure on.
     pub dev: Vec<Example>,
+    /// How many rows are not among these, because a column is missing or empty: QQP is published with some.
+    pub left_out: usize,
 }
 
 /// How a task's files are laid out.
@@ -100,8 +102,9 @@ const LAYOUTS: [Layout; 11] = [
     layout(Cola, "in_domain_train.tsv", "in_domain_dev.tsv", 0, COLA),
     layout(Cola, "train.tsv", "dev.tsv", 0, COLA),
     layout(Sst2, "train.tsv", "dev.tsv", 0, named(&["sentence", "content"], None, "label")),
-    layout(Mrpc, "msr_paraphrase_train.txt", "", 408, MRPC),
+    // GLUE's script leaves the authors' files beside its own, whose rows are others.
     layout(Mrpc, "train.tsv", "dev.tsv", 408, MRPC),
+    layout(Mrpc, "msr_paraphrase_train.txt", "", 408, MRPC),
     layout(Rte, "train.tsv", "dev.tsv", 250, named(&["sentence1"], Some("sentence2"), "label")),
     layout(Stsb, "sts-train.csv", "sts-dev.csv", 0, Placed { first: 5, second: Some(6), label: 4 }),
     layout(Stsb, "train.tsv", "dev.tsv", 0, named(&["sentence1"], Some("sentence2"), "score")),
@@ -177,10 +180,12 @@ impl Understanding {
             return Err(Error::Data(format!("{directory} holds no {names}, the training file of {self}")));
         };
         let path = directory.join(layout.train);
-        let mut train = self.rows(&path, &layout.columns)?;
+        let (mut train, mut left_out) = self.rows(&path, &layout.columns)?;
         let dev = directory.join(layout.dev);
         let dev = if layout.held_out == 0 || dev.is_file() {
-            self.rows(&dev, &layout.columns)?
+            let (dev, incomplete) = self.rows(&dev, &layout.columns)?;
+            left_out += incomplete;
+            dev
         } else if train.len() > layout.held_out {
             train.split_off(train.len() - layout.held_out)
         } else {
@@ -192,11 +197,13 @@ impl Understanding {
         if self == Sst2 {
             Mersenne::seeded(0).shuffle(&mut train);
         }
-        Ok(Examples { train, dev })
+        Ok(Examples { train, dev, left_out })
     }
 
-    fn rows(self, path: &Path, columns: &Columns) -> Result<Vec<Example>> {
-        let table = Table::read(path, Format::Tabs, matches!(columns, Named { .. }))?;
+    /// The rows of a file, and how many more are incomplete.
+    fn rows(self, path: &Path, columns: &Columns) -> Result<(Vec<Example>, usize)> {
+        let incomplete = if self == Qqp { Incomplete::LeftOut } else { Incomplete::Refused };
+        let table = Table::read(path, Format::Tabs, matches!(columns, Named { .. }), incomplete)?;
         let (first, second, label) = match *columns {
             Placed { first, second, label } => (first, second, label),
             Named { first, second, label } => {
@@ -211,7 +218,8 @@ impl Understanding {
                 label: self.label(&table, row, label)?,
             })
         };
-        table.rows.iter().map(example).collect()
+        let examples: Result<Vec<Example>> = table.rows.iter().map(example).collect();
+        Ok((examples?, table.left_out))
     }
 
     fn label(self, table: &Table, row: &Row, at: usize) -> Result<f64> {
