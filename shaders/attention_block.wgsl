@@ -7,17 +7,20 @@
 
 struct Operand {
     offset: u32,
+    // Between matrices along the three axes of the batch.
     outer: u32,
+    middle: u32,
     inner: u32,
     row: u32,
     column: u32,
     rows: u32,
     columns: u32,
-    unused: u32,
 }
 
 struct Params {
+    // Matrices in all, and along the two inner axes of the batch.
     batch: u32,
+    batch_middle: u32,
     batch_inner: u32,
     has_bias: u32,
     // Query i looks at the keys up to past + i.
@@ -32,11 +35,10 @@ struct Params {
     // Numbers kept for each query: its largest score, the sum of exponentials, and what more there is.
     sums_width: u32,
     sums_offset: u32,
-    // Where the results begin, and which of the two are asked for.
+    // Where the results begin, and which of the two are asked for: a bit for each.
     first_offset: u32,
     second_offset: u32,
-    wanted_first: u32,
-    wanted_second: u32,
+    wanted: u32,
     // In the order of the names below.
     operands: array<Operand, 5>,
 }
@@ -46,6 +48,9 @@ const K = 1u;
 const V = 2u;
 const BIAS = 3u;
 const G = 4u;
+
+const FIRST = 1u;
+const SECOND = 2u;
 
 const SIDE = 8u;
 const TILE = 32u;
@@ -75,10 +80,16 @@ fn tile_of(number: u32, rows: u32, width: u32) -> Tile {
     return Tile(number / (down * across), number / across % down * TILE, number % across * BLOCKS * TILE);
 }
 
+fn is_wanted(result: u32) -> bool {
+    return (params.wanted & result) != 0u;
+}
+
 // Where a matrix of an operand begins.
 fn start_of(operand: u32, matrix: u32) -> u32 {
+    let row = matrix / params.batch_inner;
     return params.operands[operand].offset
-        + matrix / params.batch_inner * params.operands[operand].outer
+        + row / params.batch_middle * params.operands[operand].outer
+        + row % params.batch_middle * params.operands[operand].middle
         + matrix % params.batch_inner * params.operands[operand].inner;
 }
 

@@ -106,7 +106,7 @@ fn by_queries(
 // Four elements of a row of queries' or keys' gradient.
 fn write(start: u32, column: u32, values: vec4<f32>) {
     for (var j = 0u; j < 4u; j++) {
-        if (params.wanted_first != 0u && column + j < params.operands[Q].columns) {
+        if (is_wanted(FIRST) && column + j < params.operands[Q].columns) {
             first_result[start + column + j] = params.scale * values[j];
         }
     }
@@ -144,7 +144,7 @@ fn by_keys(
             weight[i] = exp_where(query < vec4(queries), score - largest) / sum;
             dropped[i] = params.kept * stays(tile.matrix, query, vec4(row[i]));
         }
-        if (params.wanted_second != 0u) {
+        if (is_wanted(SECOND)) {
             share(mat4x4(
                 weight[0] * dropped[0], weight[1] * dropped[1], weight[2] * dropped[2], weight[3] * dropped[3],
             ), lane);
@@ -152,7 +152,7 @@ fn by_keys(
                 of_values[n] = weighted(of_values[n], G, tile.matrix, start, tile.column + n * TILE, lane);
             }
         }
-        if (params.wanted_first != 0u) {
+        if (is_wanted(FIRST)) {
             var pulled = block(V, G, tile.matrix, tile.row, start, lane);
             for (var i = 0u; i < 4u; i++) {
                 pulled[i] = weight[i] * (dropped[i] * pulled[i] - dots);
@@ -170,7 +170,7 @@ fn by_keys(
             let place = tile.column + n * TILE + 4u * other;
             write(params.first_offset + number_of_key * width, place, of_keys[n][i]);
             for (var j = 0u; j < 4u; j++) {
-                if (params.wanted_second != 0u && place + j < out) {
+                if (is_wanted(SECOND) && place + j < out) {
                     second_result[params.second_offset + number_of_key * out + place + j] = of_values[n][i][j];
                 }
             }

@@ -67,6 +67,25 @@ on_every_device! {
     }
 }
 
+on_every_device! {
+    fn a_bias_of_fewer_axes_is_the_same_for_all_rows_and_heads(device) {
+        for sizes in SIZES {
+            let inputs: Vec<Tensor> = (0..3).map(|at| random(&sizes[at], at as u64, device)).collect();
+            let [_, heads, queries, _] = sizes[0];
+            let bias = random(&[heads, queries, sizes[1][2]], 3, device);
+            for short in [bias.clone(), bias.select(0, 0), bias.narrow(0, 0, 1)] {
+                let front = vec![1; 4 - short.ndim()];
+                let long = short.reshape(&[&front[..], short.sizes()].concat());
+                let [found, expected] = [short, long].map(|bias| {
+                    let mask = Mask::causal().with_bias(&bias);
+                    outcome(&inputs, |x| attention(&x[0], &x[1], &x[2], &mask, 0.4, 0.0))
+                });
+                assert_eq!(found, expected, "{sizes:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn attention_is_one_kernel_forward_and_one_back() {
     let x = random(&[2, 2, 70, 8], 1, &Device::Cpu).tracked();

@@ -4,7 +4,7 @@ mod common;
 
 use common::{close, on_every_device, random, test_on};
 use engrad::device::counted;
-use engrad::{Device, Gradcheck, Tensor, edge, elementwise, gradcheck, inference, training};
+use engrad::{Device, Gradcheck, Tensor, edge, elementwise, gradcheck, inference, recomputed, training};
 
 /// How many matrix products `body` gives to a device.
 fn products<R>(body: impl FnOnce() -> R) -> u64 {
@@ -43,6 +43,14 @@ on_every_device! {
         on_a_small_stack(move || {
             let x = random(&[3], 1, &device).tracked();
             drop(long_chain(&x));
+        });
+    }
+
+    fn a_chain_of_parts_that_are_computed_again_is_dropped(device) {
+        let device = device.clone();
+        on_a_small_stack(move || {
+            let x = random(&[3], 1, &device).tracked();
+            drop((0..LONG / 10).fold(x, |y, _| recomputed(move || &y + 1.0)));
         });
     }
 

@@ -119,7 +119,8 @@ pub struct Settings {
     #[arg(long, default_value_t = 1.0, value_parser = positive)]
     pub clip: f64,
     /// Times that the training rows are gone through
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=10_000), overrides_with = "steps")]
+    #[arg(long, default_value_t = 1, overrides_with = "steps",
+        value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub epochs: u64,
     /// Steps in all, instead of epochs; the later flag of the two counts
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..1 << 32), overrides_with = "epochs")]

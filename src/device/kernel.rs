@@ -10,7 +10,7 @@ use crate::expr::Program;
 
 /// What a reduction does with the elements it meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reduction {
+pub enum Fold {
     /// Their sum.
     Sum,
     /// The largest of them, or NaN if there is one.
@@ -90,7 +90,7 @@ pub enum Kernel<'a> {
     /// Folds the elements along `axes`; those axes get size 1.
     Reduce {
         /// Sum or maximum.
-        op: Reduction,
+        op: Fold,
         /// Any sizes.
         x: &'a Array,
         /// Sorted, without repetition.

@@ -2,11 +2,12 @@
 //!
 //! [`Device::run`] takes a [`Kernel`] and gives arrays. Because kernels are data, tracing
 //! (`TRACE=1` prints each with its sizes and time) and counting ([`counted`]) are one function each.
-//! Nothing below this line knows that gradients exist.
+//! Nothing below this line knows histories.
 //! Read next: `kernel.rs`, then `reference.rs`.
 
 pub mod array;
 pub mod cpu;
+mod erf;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 pub mod kernel;
@@ -97,7 +98,12 @@ impl Device {
         }
     }
 
-    /// Bytes that the tensors on it held at most at once since [`Device::forget_peak`]; `None` where
+    /// Whether its numbers are 64 bits long.
+    pub(crate) fn keeps_f64(&self) -> bool {
+        *self == Device::Reference
+    }
+
+    /// Bytes of pooled buffers that the tensors on it held at most at once since [`Device::forget_peak`]; `None` where
     /// nobody counts.
     pub fn peak_bytes(&self) -> Option<u64> {
         match self {

@@ -5,11 +5,12 @@
 //! Read next: `cpu/mod.rs` for the fast forms, or `tensor/mod.rs` to go up a layer.
 
 use std::cmp::Ordering;
-use std::f64::consts::{FRAC_1_SQRT_2, PI};
+use std::f64::consts::PI;
 use std::sync::Arc;
 
 use super::array::{Array, Buffer, Ids};
-use super::kernel::{AttentionInputs, Kernel, MASKED, Reduction};
+use super::erf::{erf, normal_cdf};
+use super::kernel::{AttentionInputs, Fold, Kernel, MASKED};
 use crate::expr::{Binary, Instruction, Program, Unary};
 use crate::layout::Layout;
 use crate::rng;
@@ -103,7 +104,7 @@ fn unary(f: Unary, x: f64) -> f64 {
         Unary::Sqrt => x.sqrt(),
         Unary::Tanh => x.tanh(),
         Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
-        Unary::Erf => super::cpu::math::erf_f64(x),
+        Unary::Erf => erf(x),
         // What x is multiplied by is 0 before 40: infinite ones have their limits.
         Unary::Gelu => x.max(-40.0) * normal_cdf(x),
         Unary::GeluSlope => normal_cdf(x) + x.clamp(-40.0, 40.0) * (-0.5 * x * x).exp() / (2.0 * PI).sqrt(),
@@ -121,11 +122,6 @@ fn unary(f: Unary, x: f64) -> f64 {
         Unary::Ceil => x.ceil(),
         Unary::Round => x.round_ties_even(),
     }
-}
-
-/// The normal distribution up to x.
-fn normal_cdf(x: f64) -> f64 {
-    0.5 * (1.0 + super::cpu::math::erf_f64(x * FRAC_1_SQRT_2))
 }
 
 fn binary(f: Binary, a: f64, b: f64) -> f64 {
@@ -156,7 +152,7 @@ fn binary(f: Binary, a: f64, b: f64) -> f64 {
     }
 }
 
-fn reduce(op: Reduction, x: &Array, axes: &[usize]) -> Vec<f64> {
+fn reduce(op: Fold, x: &Array, axes: &[usize]) -> Vec<f64> {
     let kept: Vec<usize> = (0..x.sizes().len()).filter(|axis| !axes.contains(axis)).collect();
     let reduced = x.view(x.layout().permute(&[&kept[..], axes].concat()));
     let width: usize = axes.iter().map(|&axis| x.sizes()[axis]).product();
@@ -166,8 +162,8 @@ fn reduce(op: Reduction, x: &Array, axes: &[usize]) -> Vec<f64> {
         .map(|row| {
             let row = values[row * width..(row + 1) * width].iter().copied();
             match op {
-                Reduction::Sum => row.fold(0.0, |a, b| a + b),
-                Reduction::Max => row.fold(f64::NEG_INFINITY, |a, b| binary(Binary::Max, a, b)),
+                Fold::Sum => row.fold(0.0, |a, b| a + b),
+                Fold::Max => row.fold(f64::NEG_INFINITY, |a, b| binary(Binary::Max, a, b)),
             }
         })
         .collect()

@@ -79,15 +79,12 @@ impl Block {
         self.residual(&x, &self.norm, |x| self.feed_forward.forward(x))
     }
 
-    /// As [`Block::forward`] for the first token alone, which looks at all, without rotation, memory and cache:
-    /// `[batch, time, width] -> [batch, 1, width]`.
+    /// As [`Block::forward`] of an encoder's block (post-norm, without rotation, memory or cache) for the first token
+    /// alone, which looks at all: `[batch, time, width] -> [batch, 1, width]`.
     #[track_caller]
     fn first(&self, x: &Tensor, mask: &Mask) -> Tensor {
-        let seen = match self.order {
-            Order::PreNorm => &self.attention_norm.forward(x),
-            Order::PostNorm => x,
-        };
-        let attend = |first: &Tensor| self.attention.across(first, seen, mask, None);
+        debug_assert!(self.order == Order::PostNorm && self.across.is_none(), "an encoder's block");
+        let attend = |first: &Tensor| self.attention.across(first, x, mask, None);
         let first = self.residual(&x.narrow(1, 0, 1), &self.attention_norm, attend);
         self.residual(&first, &self.norm, |x| self.feed_forward.forward(x))
     }
@@ -150,8 +147,8 @@ pub(super) fn states_with(
     states
 }
 
-/// The first token of the last of [`states_with`]: `[batch, width]`. The last block makes keys and values of every
-/// token, and everything else of this one.
+/// The first token of the last of an encoder's [`states_with`]: `[batch, width]`. The last block makes keys and
+/// values of every token, and everything else of this one.
 #[track_caller]
 pub(super) fn first_state(
     cache: &mut Cache,

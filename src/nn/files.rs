@@ -139,11 +139,9 @@ struct Stored {
 
 impl Stored {
     fn new(tensor: &Tensor) -> Result<Stored> {
-        let (dtype, bytes) = match tensor.device() {
-            Device::Reference => {
-                (Dtype::F64, tensor.read_f64()?.iter().flat_map(|x| x.to_le_bytes()).collect())
-            }
-            _ => (Dtype::F32, tensor.read()?.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        let (dtype, bytes) = match tensor.device().keeps_f64() {
+            true => (Dtype::F64, tensor.read_f64()?.iter().flat_map(|x| x.to_le_bytes()).collect()),
+            false => (Dtype::F32, tensor.read()?.iter().flat_map(|x| x.to_le_bytes()).collect()),
         };
         Ok(Stored { dtype, sizes: tensor.sizes().to_vec(), bytes })
     }

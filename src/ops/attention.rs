@@ -264,6 +264,7 @@ fn in_groups(q: &Tensor, parts: &[(Tensor, Tensor)], mask: &Mask, scale: f64, dr
     let bias = mask.bias.as_ref().map(|bias| match bias.ndim() {
         4 if bias.size(1) == 1 => bias.unsqueeze(2),
         4 => bias.unflatten(1, &grouped),
+        3 if bias.size(0) > 1 => bias.unflatten(0, &grouped),
         _ => bias.clone(),
     });
     let mask = Mask { bias, ..mask.clone() };

@@ -5,7 +5,7 @@
 
 use std::ops::RangeFull;
 
-use crate::device::kernel::{Kernel, Reduction};
+use crate::device::kernel::{Fold, Kernel};
 use crate::error::refuse;
 use crate::layout::resolve_axes;
 use crate::ops::elementwise::elementwise;
@@ -69,7 +69,7 @@ impl Tensor {
     #[track_caller]
     pub fn sum_keep(&self, axes: impl Axes) -> Tensor {
         let axes = axes.resolve("sum", self.ndim());
-        let [value] = self.device().run(Kernel::Reduce { op: Reduction::Sum, x: self.array(), axes: &axes });
+        let [value] = self.device().run(Kernel::Reduce { op: Fold::Sum, x: self.array(), axes: &axes });
         let sizes = self.sizes().to_vec();
         Tensor::from_op("sum", value, [edge(self, [], move |g, []| g.expand(&sizes))])
     }
@@ -97,7 +97,7 @@ impl Tensor {
         if axes.iter().any(|&axis| self.sizes()[axis] == 0) {
             refuse(op, format_args!("nothing to choose from along axes {axes:?} of {:?}", self.sizes()));
         }
-        let [value] = self.device().run(Kernel::Reduce { op: Reduction::Max, x: self.array(), axes: &axes });
+        let [value] = self.device().run(Kernel::Reduce { op: Fold::Max, x: self.array(), axes: &axes });
         let value = Tensor::constant(value);
         let axes: Vec<isize> = axes.into_iter().map(|axis| axis as isize).collect();
         let pull = edge(self, [self, &value], move |g, [x, y]| {

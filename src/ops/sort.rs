@@ -4,7 +4,7 @@
 //! these ops panic when the device has failed, except the two called `read`, on which the others stand.
 
 use crate::device::array::{Array, Ids};
-use crate::device::download;
+use crate::device::download_f64;
 use crate::device::kernel::Kernel;
 use crate::error::{Result, refuse};
 use crate::layout::{Layout, resolve_axis};
@@ -147,6 +147,6 @@ fn given(op: &str, ids: Result<Ids>) -> Ids {
 }
 
 fn positions_as_ids(positions: &Array, limit: usize) -> Result<Ids> {
-    let values: Vec<u32> = download(positions)?.into_iter().map(|at| at as u32).collect();
+    let values: Vec<u32> = download_f64(positions)?.into_iter().map(|at| at as u32).collect();
     Ok(Ids::new(values, positions.sizes(), limit).expect("a kernel gives positions inside the axis"))
 }

@@ -78,8 +78,10 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         let mut pending = std::mem::take(&mut self.edges);
-        while let Some(edge) = pending.pop() {
-            for input in edge.inputs {
+        while let Some(Edge { inputs, pull }) = pending.pop() {
+            // A pull that computes a part again holds the part's inputs, and would be the last to let go of them.
+            drop(pull);
+            for input in inputs {
                 if let Some(mut node) = Arc::into_inner(input.node) {
                     pending.append(&mut node.edges);
                 }

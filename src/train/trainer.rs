@@ -1,7 +1,8 @@
 //! The order of a training step, owned by one function.
 //!
 //! Forward with this step's randomness, penalty, backward, checks, clipping, update, and what the
-//! method does afterwards. Nothing has changed when a step returns an error.
+//! method does afterwards. Nothing has changed when a step returns an error, unless the device fails while
+//! the method looks at what the update did.
 //! Read next: `checkpoint.rs`.
 
 use std::collections::HashMap;
@@ -155,7 +156,8 @@ impl<T: Trainable, O: Optimizer> Trainer<T, O> {
     /// One step on one loss.
     ///
     /// **Errors** when the loss is not finite, nothing is trainable, or a trainable parameter received
-    /// no gradient; with clipping also when the gradients are not finite. Nothing has changed then.
+    /// no gradient; with clipping also when the gradients are not finite. Nothing has changed then. When a device
+    /// fails after the update, while a method chooses ranks, the update has been done: go on from a checkpoint.
     pub fn step(&mut self, loss: impl FnOnce() -> Tensor) -> Result<Step> {
         let mut loss = Some(loss);
         self.step_over(1, |_| (loss.take().expect("one part asks for one loss"))())

@@ -4,9 +4,9 @@ use engrad::device::gpu::GpuOptions;
 use engrad::nn::{Linear, Module, Param, Walker};
 use engrad::optim::{AdamW, Schedule};
 use engrad::train::Trainer;
-use engrad::{Device, Ids, Rng, Tensor};
+use engrad::{Device, Ids, Mask, Rng, Tensor, attention};
 
-use super::common::{self, compare};
+use super::common::{self, compare, random};
 use super::own;
 
 /// A small network with every kind of kernel a training step has.
@@ -60,6 +60,23 @@ fn a_thousand_training_steps_leave_memory_and_pipelines_as_they_were_after_ten()
     }
     assert_eq!(Some((gpu.pool_statistics(), gpu.pipelines())), state);
     assert!(losses[999] < 0.2 * losses[0], "{} to {}", losses[0], losses[999]);
+}
+
+/// Heads that share keys, and padding that all heads share, stand in five axes of which no two are one.
+#[test]
+fn shared_heads_with_padding_cost_no_matrix_of_scores() {
+    let Some((device, _gpu)) = own(&GpuOptions::default()) else { return };
+    let (rows, heads, groups, time, width) = (2, 4, 2, 256, 16);
+    let split = |heads, seed| random(&[rows, time, heads, width], seed, &device).transpose(1, 2).tracked();
+    let (q, k, v) = (split(heads, 1), split(groups, 2), split(groups, 3));
+    let mask = Mask::lengths(&[time, time / 2], time, &device).unwrap().and_causal();
+    device.synchronise().unwrap();
+    device.forget_peak();
+    let before = device.peak_bytes().unwrap();
+    drop(attention(&q, &k, &v, &mask, 0.25, 0.0).sum(..).backward());
+    let scores = (rows * heads * time * time * size_of::<f32>()) as u64;
+    let peak = device.peak_bytes().unwrap() - before;
+    assert!(peak < scores / 2, "{peak} bytes, and the scores would be {scores}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::simd::simd;
 use crate::device::array::Array;
-use crate::device::kernel::Reduction;
+use crate::device::kernel::Fold;
 
 /// Running totals of one row.
 const LANES: usize = 16;
@@ -16,12 +16,12 @@ const LANES: usize = 16;
 const PIECE: usize = 128;
 
 /// Reduces `x` along `axes`; `y` holds one element per kept index.
-pub fn run(op: Reduction, x: &Array, axes: &[usize], y: &mut [f32]) {
+pub fn run(op: Fold, x: &Array, axes: &[usize], y: &mut [f32]) {
     let layout = x.layout();
     if layout.count() == 0 {
         return y.fill(match op {
-            Reduction::Sum => 0.0,
-            Reduction::Max => f32::NEG_INFINITY,
+            Fold::Sum => 0.0,
+            Fold::Max => f32::NEG_INFINITY,
         });
     }
     let kept: Vec<usize> = (0..x.sizes().len()).filter(|axis| !axes.contains(axis)).collect();
@@ -42,10 +42,10 @@ pub fn run(op: Reduction, x: &Array, axes: &[usize], y: &mut [f32]) {
 
 /// Folds one row, in pieces whose results are folded in order: exacter than one long chain, and a
 /// single long row occupies all threads.
-fn fold_long_row(op: Reduction, row: &[f32]) -> f32 {
+fn fold_long_row(op: Fold, row: &[f32]) -> f32 {
     let fold = match op {
-        Reduction::Sum => row_sum,
-        Reduction::Max => row_max,
+        Fold::Sum => row_sum,
+        Fold::Max => row_max,
     };
     if row.len() <= super::GRAIN {
         return fold(row);
@@ -54,7 +54,7 @@ fn fold_long_row(op: Reduction, row: &[f32]) -> f32 {
 }
 
 /// Folds rows of `y.len()` elements into one row, in pieces whose results are folded in order.
-fn fold_rows_together(op: Reduction, values: &[f32], y: &mut [f32]) {
+fn fold_rows_together(op: Fold, values: &[f32], y: &mut [f32]) {
     let width = y.len();
     let partial = |rows: &[f32]| {
         let (first, rest) = rows.split_at(width);
@@ -146,10 +146,10 @@ simd! {
 }
 
 simd! {
-    fn fold_into(op: Reduction, row: &[f32], total: &mut [f32]) {
+    fn fold_into(op: Fold, row: &[f32], total: &mut [f32]) {
         match op {
-            Reduction::Sum => total.iter_mut().zip(row).for_each(|(total, &x)| *total += x),
-            Reduction::Max => total.iter_mut().zip(row).for_each(|(total, &x)| *total = maximum(*total, x)),
+            Fold::Sum => total.iter_mut().zip(row).for_each(|(total, &x)| *total += x),
+            Fold::Max => total.iter_mut().zip(row).for_each(|(total, &x)| *total = maximum(*total, x)),
         }
     }
 }

@@ -1,16 +1,17 @@
 //! Attention and its gradient: one dispatch forward, two back.
 //!
-//! Strides are parameters, so heads that were split or turned are not copied. What outgrows a binding
+//! Strides are parameters, so heads that were split, turned or shared are not copied. What outgrows a binding
 //! is cut along its batch.
 //! Read next: `shaders/attention_block.wgsl`, `shaders/attention.wgsl`.
 
 use std::sync::Arc;
 
-use super::matmul::{Operand, halves};
+use super::elementwise::contiguous;
+use super::matmul::halves;
 use super::record::{Recorded, launch_heavy};
 use super::window::Window;
-use super::{Gpu, Memory, reserve};
-use crate::device::array::{Array, Buffer};
+use super::{Gpu, Memory, dense, reserve};
+use crate::device::array::Array;
 use crate::device::kernel::AttentionInputs;
 use crate::layout::Layout;
 
@@ -47,7 +48,8 @@ pub fn attention_grad(
         let rows = if wanted[at] { rows[at] } else { 0 };
         with_batch(of, gradients[at], rows, [width, width, out][at])
     });
-    let with_sums = vec![g.clone(), sums.clone(), with_batch(of, &of_queries, queries, 3)];
+    let g = if walk(g).is_some() { g.clone() } else { contiguous(g) };
+    let with_sums = vec![g, sums.clone(), with_batch(of, &of_queries, queries, 3)];
     let arrays = [operands(of), with_sums, outputs.collect()].concat();
     by_batch(gpu, arrays, PRODUCTS_BY_QUERIES, 0, &|arrays, queries_before| {
         let [inputs @ .., sums, of_queries, dq, dk, dv] = arrays else { unreachable!("three gradients") };
@@ -72,7 +74,20 @@ const GRAD_BY_KEYS: (&str, &str) = ("attention_grad", "by_keys");
 /// Queries, keys, values, and the bias if there is one, as shaders walk along them.
 fn operands(of: &AttentionInputs) -> Vec<Array> {
     let given = [Some(of.q), Some(of.k), Some(of.v), of.bias].into_iter().flatten();
-    given.map(|x| Operand::of(x).array).collect()
+    given.map(|x| if walk(x).is_some() { x.clone() } else { contiguous(x) }).collect()
+}
+
+/// `x` as shaders walk along it, with three axes of its batch: rows, key heads, and the query heads that share one.
+/// `None` when more do not behave as one.
+fn walk(x: &Array) -> Option<Layout> {
+    let [batch @ .., rows, columns] = x.sizes() else { unreachable!("matrices") };
+    let (outer, inner) = batch.split_at(batch.len().saturating_sub(2));
+    let [middle, inner] = match *inner {
+        [middle, inner] => [middle, inner],
+        [inner] => [1, inner],
+        _ => [1, 1],
+    };
+    x.layout().reshape(&[outer.iter().product(), middle, inner, *rows, *columns])
 }
 
 /// Floating-point operations of `products` matrix products among queries, keys and values.
@@ -85,8 +100,7 @@ fn flops(inputs: &[Array], products: usize) -> u64 {
 /// Memory as a matrix for each of the batch.
 fn with_batch(of: &AttentionInputs, memory: &Arc<Memory>, rows: usize, columns: usize) -> Array {
     let batch = &of.q.sizes()[..of.q.sizes().len() - 2];
-    let sizes = [batch, &[rows, columns]].concat();
-    Array::new(Layout::contiguous(sizes), Buffer::Gpu(memory.clone()))
+    dense(memory, [batch, &[rows, columns]].concat())
 }
 
 /// Calls `body` on the arrays, or on halves of their batch where one is too large to be bound, or
@@ -135,30 +149,32 @@ impl Call<'_> {
         products: usize,
     ) -> Recorded {
         let [_, _, keys, _, _] = self.of.dimensions();
-        let batch: usize = inputs[0].sizes()[..inputs[0].sizes().len() - 2].iter().product();
         // Where there is no bias, the queries are bound in its place.
         let (given, rest) = inputs.split_at(3);
         let (bias, g) =
             if self.of.bias.is_some() { (&rest[0], rest.get(1)) } else { (&given[0], rest.first()) };
-        let bound: Vec<Operand> = given.iter().chain([bias]).chain(g).map(Operand::of).collect();
-        let batch_inner = bound[0].batch_inner;
         let mut windows: Vec<Window> = Vec::new();
         let mut words: Vec<u32> = Vec::new();
-        for operand in &bound {
-            let (window, offset) = Window::of_view(&operand.array);
-            let [.., rows, columns] = *operand.array.sizes() else { unreachable!("matrices") };
+        let mut batch = [0; 3];
+        for x in given.iter().chain([bias]).chain(g) {
+            let (window, offset) = Window::of_view(x);
+            let walk = walk(x).expect("what cannot be walked along was copied");
             windows.push(window);
             words.push(offset as u32);
-            words.extend(operand.strides.map(|stride| stride as u32));
-            words.extend([rows as u32, columns as u32, 0]);
+            words.extend(walk.strides().iter().map(|&stride| stride as u32));
+            words.extend(walk.sizes()[3..].iter().map(|&size| size as u32));
+            batch.copy_from_slice(&walk.sizes()[..3]);
         }
+        let [outer, middle, inner] = batch;
+        let batch = outer * middle * inner;
         words.resize(5 * 8, 0);
         let sums = self.sums.map(|sums| (Window::of_view(sums), sums.sizes()[sums.sizes().len() - 1]));
         let targets = outputs.map(Window::of_view);
         let (seed, probability) = self.of.dropout.unwrap_or((0, 0.0));
         let mut params = vec![
             batch as u32,
-            batch_inner as u32,
+            middle as u32,
+            inner as u32,
             u32::from(self.of.bias.is_some()),
             self.of.past.map_or(keys, |past| past.min(keys)) as u32,
             (self.of.scale as f32).to_bits(),
@@ -171,8 +187,7 @@ impl Call<'_> {
             sums.map_or(0, |((_, offset), _)| offset) as u32,
             targets[0].1 as u32,
             targets[1].1 as u32,
-            u32::from(self.wanted[0]),
-            u32::from(self.wanted[1]),
+            u32::from(self.wanted[0]) + 2 * u32::from(self.wanted[1]),
         ];
         params.extend(words);
         windows.extend(sums.map(|((window, _), _)| window));

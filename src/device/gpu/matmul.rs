@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::elementwise::contiguous;
 use super::record::{Recorded, launch_heavy, per_element};
 use super::window::Window;
-use super::{Gpu, Memory, reserve};
-use crate::device::array::{Array, Buffer};
+use super::{Gpu, Memory, dense, reserve};
+use crate::device::array::Array;
 use crate::layout::Layout;
 
 /// One way to compute a matrix product. All of them are right for all sizes.
@@ -87,14 +87,10 @@ pub fn run(
     y: &Arc<Memory>,
 ) -> Recorded {
     let (rows, columns) = (&a.sizes()[..a.sizes().len() - 1], &b.sizes()[b.sizes().len() - 1..]);
-    let y = array(y, [rows, columns].concat());
+    let y = dense(y, [rows, columns].concat());
     // What must be copied is copied before anybody asks whether it can be bound.
     let walked = |x: &Array| Operand::of(x).array;
     product(gpu, &walked(a), &walked(b), scale, add.map(walked).as_ref(), &y)
-}
-
-fn array(memory: &Arc<Memory>, sizes: Vec<usize>) -> Array {
-    Array::new(Layout::contiguous(sizes), Buffer::Gpu(memory.clone()))
 }
 
 /// The product as one dispatch, or cut in two where an operand is too large to be bound, or the work
@@ -130,7 +126,7 @@ fn product(gpu: &Arc<Gpu>, a: &Array, b: &Array, scale: f32, add: Option<&Array>
     };
     let Some(axis) = axis else {
         // Half of the terms, and then the other half added to it.
-        let half = array(&reserve(gpu, y.layout().count())?, y.sizes().to_vec());
+        let half = dense(&reserve(gpu, y.layout().count())?, y.sizes().to_vec());
         let ([a, a_rest], [b, b_rest]) = (halves(a, column)?, halves(b, row)?);
         product(gpu, &a, &b, scale, add, &half)?;
         return product(gpu, &a_rest, &b_rest, scale, Some(&half), y);

@@ -269,8 +269,12 @@ pub fn run(gpu: &Arc<Gpu>, kernel: &Kernel) -> Vec<Array> {
     let outputs = computed(gpu, kernel, &lengths).unwrap_or_else(|why| {
         lengths.iter().map(|&length| Arc::new(Memory::void(gpu, length, &why))).collect()
     });
-    let array = |(memory, sizes): (_, Vec<usize>)| Array::new(Layout::contiguous(sizes), Buffer::Gpu(memory));
-    outputs.into_iter().zip(sizes).map(array).collect()
+    outputs.iter().zip(sizes).map(|(memory, sizes)| dense(memory, sizes)).collect()
+}
+
+/// Memory as an array.
+fn dense(memory: &Arc<Memory>, sizes: Vec<usize>) -> Array {
+    Array::new(Layout::contiguous(sizes), Buffer::Gpu(memory.clone()))
 }
 
 fn computed(

@@ -8,27 +8,23 @@ use super::elementwise::contiguous;
 use super::matmul::halves;
 use super::record::{Recorded, launch, per_element};
 use super::window::Window;
-use super::{Gpu, Memory, reserve};
-use crate::device::array::{Array, Buffer};
-use crate::device::kernel::Reduction;
+use super::{Gpu, Memory, dense, reserve};
+use crate::device::array::Array;
+use crate::device::kernel::Fold;
 use crate::layout::Layout;
 
 /// Narrower reductions do not occupy a workgroup.
 const WORKGROUP_WIDTH: usize = 32;
 
 /// Folds `axes` of `x`.
-pub fn run(gpu: &Arc<Gpu>, op: Reduction, x: &Array, axes: &[usize], y: &Arc<Memory>) -> Recorded {
+pub fn run(gpu: &Arc<Gpu>, op: Fold, x: &Array, axes: &[usize], y: &Arc<Memory>) -> Recorded {
     let mut sizes = x.sizes().to_vec();
     axes.iter().for_each(|&axis| sizes[axis] = 1);
-    fold(gpu, op, x, axes, &array(y, sizes))
-}
-
-fn array(memory: &Arc<Memory>, sizes: Vec<usize>) -> Array {
-    Array::new(Layout::contiguous(sizes), Buffer::Gpu(memory.clone()))
+    fold(gpu, op, x, axes, &dense(y, sizes))
 }
 
 /// The reduction as one dispatch, or cut in two where an array is too large to be bound.
-fn fold(gpu: &Arc<Gpu>, op: Reduction, x: &Array, axes: &[usize], y: &Array) -> Recorded {
+fn fold(gpu: &Arc<Gpu>, op: Fold, x: &Array, axes: &[usize], y: &Array) -> Recorded {
     // A broadcast view may have more elements than shaders count, wherever they lie.
     let small = |x: &Array| Window::of_view(x).0.fits() && u32::try_from(x.layout().count()).is_ok();
     if small(x) && small(y) {
@@ -52,7 +48,7 @@ fn fold(gpu: &Arc<Gpu>, op: Reduction, x: &Array, axes: &[usize], y: &Array) -> 
         return fold(gpu, op, &other, axes, &rest);
     }
     // The result of each half, then of both.
-    let results = array(&reserve(gpu, 2 * y.layout().count())?, [&[2], y.sizes()].concat());
+    let results = dense(&reserve(gpu, 2 * y.layout().count())?, [&[2], y.sizes()].concat());
     let result = |at| results.view(results.layout().slice(0, at, at + 1, 1).squeeze(0));
     fold(gpu, op, &one, axes, &result(0))?;
     fold(gpu, op, &other, axes, &result(1))?;
@@ -60,7 +56,7 @@ fn fold(gpu: &Arc<Gpu>, op: Reduction, x: &Array, axes: &[usize], y: &Array) -> 
 }
 
 /// `y` is dense, and shaders count the elements of both.
-fn dispatch(gpu: &Arc<Gpu>, op: Reduction, x: &Array, axes: &[usize], y: &Array) -> Recorded {
+fn dispatch(gpu: &Arc<Gpu>, op: Fold, x: &Array, axes: &[usize], y: &Array) -> Recorded {
     let kept: Vec<usize> = (0..x.sizes().len()).filter(|axis| !axes.contains(axis)).collect();
     let (kept, reduced) = match (Walk::of(x.layout(), &kept), Walk::of(x.layout(), axes)) {
         (Some(kept), Some(reduced)) => (kept, reduced),
@@ -80,7 +76,7 @@ fn dispatch(gpu: &Arc<Gpu>, op: Reduction, x: &Array, axes: &[usize], y: &Array)
     let chunks = (width / shortest).clamp(1, most.div_ceil(outputs).min(gpu.bindable() / outputs));
     let partial = match chunks {
         1 => None,
-        _ => Some(array(&reserve(gpu, outputs * chunks)?, vec![outputs, chunks])),
+        _ => Some(dense(&reserve(gpu, outputs * chunks)?, vec![outputs, chunks])),
     };
     let (source, offset) = Window::of_view(x);
     let (target, y_offset) = Window::of_view(partial.as_ref().unwrap_or(y));
@@ -96,7 +92,7 @@ fn dispatch(gpu: &Arc<Gpu>, op: Reduction, x: &Array, axes: &[usize], y: &Array)
         reduced.size,
         reduced.outer as usize,
         reduced.inner as usize,
-        usize::from(op == Reduction::Max),
+        usize::from(op == Fold::Max),
         y_offset,
     ]
     .map(|word| word as u32);

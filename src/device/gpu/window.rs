@@ -29,7 +29,9 @@ pub fn pieces(gpu: &Gpu, count: usize, width: usize) -> Result<Vec<(usize, usize
     // Whole multiples of the alignment, so that windows of every width begin where their rows do.
     let most = room / width / ALIGNMENT * ALIGNMENT;
     if most == 0 {
-        return Err(Arc::from(format!("rows of {width} elements are too wide for its shaders to bind")));
+        return Err(Arc::from(format!(
+            "{ALIGNMENT} rows of {width} elements are too wide for its shaders to bind"
+        )));
     }
     Ok((0..count).step_by(most).map(|first| (first, most.min(count - first))).collect())
 }

@@ -13,6 +13,7 @@ use super::dot::{Dot, dot};
 use super::pack::{Panel, pack};
 use super::tile::{Tiles, tiles};
 use super::vectors::Vector;
+use crate::device::cpu::simd::{TIER, Tier};
 
 /// The compiled algorithms for one instruction set.
 pub struct MicroKernel {
@@ -75,13 +76,10 @@ pub fn best() -> &'static MicroKernel {
 /// All kernels this processor can run, the fastest first.
 pub fn supported() -> &'static [&'static MicroKernel] {
     #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("fma") {
-            return &[&avx512::KERNEL, &avx2::KERNEL, &portable::KERNEL];
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            return &[&avx2::KERNEL, &portable::KERNEL];
-        }
+    match *TIER {
+        Tier::Avx512 => return &[&avx512::KERNEL, &avx2::KERNEL, &portable::KERNEL],
+        Tier::Avx2 => return &[&avx2::KERNEL, &portable::KERNEL],
+        Tier::Baseline => {}
     }
     &[&portable::KERNEL]
 }

@@ -29,7 +29,7 @@
 
 mod normal;
 
-pub use normal::{erf, erf_f64, gelu, gelu_slope};
+pub use normal::{erf, gelu, gelu_slope};
 
 /// Adding then subtracting 1.5 * 2^23 + 127 rounds a small `f32` to an integer,
 /// and the low bits of the sum hold that integer plus 127, which is its exponent
