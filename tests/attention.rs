@@ -75,7 +75,7 @@ on_every_device! {
             let bias = random(&[heads, queries, sizes[1][2]], 3, device);
             for short in [bias.clone(), bias.select(0, 0), bias.narrow(0, 0, 1)] {
                 let front = vec![1; 4 - short.ndim()];
-                let long = short.reshape(&[&front[..], short.sizes()].concat());
+                let long = short.reshape([&front[..], short.sizes()].concat());
                 let [found, expected] = [short, long].map(|bias| {
                     let mask = Mask::causal().with_bias(&bias);
                     outcome(&inputs, |x| attention(&x[0], &x[1], &x[2], &mask, 0.4, 0.0))

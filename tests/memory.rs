@@ -14,18 +14,18 @@ fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Elements of one matrix: large enough for the pool to count it.
-const ELEMENTS: usize = 128 * 128;
+/// Bytes of one matrix: large enough for the pool to count it.
+const BYTES: u64 = 128 * 128 * 4;
 
 fn matrix(seed: u64) -> Tensor {
     Tensor::normal(0.1, [128, 128], &mut Rng::seeded(seed), &Device::Cpu)
 }
 
 /// Matrices that are alive after `body`, beside those before.
-fn kept<R>(body: impl FnOnce() -> R) -> (R, usize) {
+fn kept<R>(body: impl FnOnce() -> R) -> (R, u64) {
     let before = pool_statistics().used;
     let result = body();
-    (result, (pool_statistics().used - before) / ELEMENTS)
+    (result, (pool_statistics().used - before) / BYTES)
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn backward_frees_activations_as_it_goes() {
     let probe = |y: &Tensor| {
         let note = note.clone();
         let pull = engrad::edge(y, [], move |g, []| {
-            note.lock().unwrap().push(pool_statistics().used / ELEMENTS);
+            note.lock().unwrap().push(pool_statistics().used / BYTES);
             g.clone()
         });
         Tensor::from_op("probe", y.array().clone(), [pull])
@@ -96,7 +96,7 @@ fn backward_frees_activations_as_it_goes() {
     let alive = seen.lock().unwrap().clone();
     assert_eq!(alive.len(), layers);
     let (first, last) = (alive[0], alive[layers - 1]);
-    assert!(first >= last + layers - 3, "{first} activations at first and {last} at last");
+    assert!(first >= last + layers as u64 - 3, "{first} activations at first and {last} at last");
     assert!(alive.windows(2).all(|pair| pair[1] <= pair[0]), "{alive:?}");
 }
 
@@ -152,13 +152,13 @@ fn forgetting_the_peak_measures_anew_and_gives_back_what_waits() {
     let _turn = turn();
     let small = matrix(11);
     drop(Tensor::full(1.0, [1 << 22], &Device::Cpu) + 1.0);
-    assert!(pool_statistics().peak >= 1 << 22);
+    assert!(pool_statistics().peak >= 4 << 22);
     forget_peak();
     let now = pool_statistics();
     assert_eq!((now.peak, now.pooled), (now.used, 0));
     let _next = &small + &small;
     // A buffer has room for one cache line more, so that its elements can begin at one.
-    assert_eq!(pool_statistics().peak, now.used + ELEMENTS + 16);
+    assert_eq!(pool_statistics().peak, now.used + BYTES + 64);
 }
 
 #[test]
@@ -187,13 +187,13 @@ fn an_op_writes_where_an_intermediate_result_lay() {
     forget_peak();
     let used = pool_statistics().used;
     let y = (&x + 1.0) * 2.0 - &x;
-    assert_eq!(pool_statistics().peak, used + ELEMENTS + 16, "room for one result");
+    assert_eq!(pool_statistics().peak, used + BYTES + 64, "room for one result");
     let expected: Vec<f32> = x.to_vec().iter().map(|x| (x + 1.0) * 2.0 - x).collect();
     assert_eq!(y.to_vec(), expected);
 }
 
-/// The most elements in use at once, beyond those before, while attention goes forward and back.
-fn attention_peak(time: usize, attend: impl Fn(&Tensor, &Tensor, &Tensor) -> Tensor) -> usize {
+/// The most bytes in use at once, beyond those before, while attention goes forward and back.
+fn attention_peak(time: usize, attend: impl Fn(&Tensor, &Tensor, &Tensor) -> Tensor) -> u64 {
     let input = |seed| Tensor::normal(1.0, [2, 4, time, 16], &mut Rng::seeded(seed), &Device::Cpu).tracked();
     let (q, k, v) = (input(1), input(2), input(3));
     forget_peak();
@@ -215,7 +215,7 @@ fn the_memory_of_attention_grows_linearly_in_time() {
         attention_over(q, &[half(0), half(1)], &Mask::causal(), 0.25, 0.0)
     };
     let [short, long] = [256, 1024].map(|time| attention_peak(time, fused));
-    assert!(long <= 4 * short + short / 8, "four times the time, and {short} elements become {long}");
+    assert!(long <= 4 * short + short / 8, "four times the time, and {short} bytes become {long}");
     let [short, long] = [256, 1024].map(|time| attention_peak(time, composed));
-    assert!(long >= 12 * short, "every weight is stored, and {short} elements become {long}");
+    assert!(long >= 12 * short, "every weight is stored, and {short} bytes become {long}");
 }

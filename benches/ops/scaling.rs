@@ -54,7 +54,7 @@ pub fn compare(device: &Device) {
             forget_peak();
             let before = pool_statistics().used;
             drop(attend().backward_with(g.clone()));
-            let peak = (pool_statistics().peak - before) as f64 * 4e-6;
+            let peak = (pool_statistics().peak - before) as f64 * 1e-6;
             (forward * 1e3, both * 1e3, peak)
         };
         let (one, other) = (measure(&fused), measure(&composed));

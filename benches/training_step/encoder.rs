@@ -92,7 +92,7 @@ pub fn scaling(options: &Options) {
             step();
             device::cpu::forget_peak();
             let times: Vec<f64> = (0..options.steps.min(5)).map(|_| milliseconds(&mut step)).collect();
-            let peak = (device::cpu::pool_statistics().peak * size_of::<f32>()) as f64 / 1e6;
+            let peak = device::cpu::pool_statistics().peak as f64 / 1e6;
             let (ms, tokens) = (spread(&times).0, (batch * time) as f64);
             let (cost, share) = (ms * 1e3 / tokens, peak * 1e3 / tokens);
             println!("| {batch} | {time} | {ms:.0} | {cost:.0} | {peak:.0} | {share:.0} |");
@@ -158,7 +158,7 @@ pub fn steps_of_methods(options: &Options) {
                 device::cpu::forget_peak();
                 let before = device::cpu::pool_statistics().used;
                 step();
-                *peak = (device::cpu::pool_statistics().peak - before) * size_of::<f32>();
+                *peak = device::cpu::pool_statistics().peak - before;
             } else {
                 let ms = milliseconds(&mut *step);
                 if measured {

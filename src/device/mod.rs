@@ -108,7 +108,7 @@ impl Device {
     pub fn peak_bytes(&self) -> Option<u64> {
         match self {
             Device::Reference => None,
-            Device::Cpu => Some((cpu::pool_statistics().peak * size_of::<f32>()) as u64),
+            Device::Cpu => Some(cpu::pool_statistics().peak),
             #[cfg(feature = "gpu")]
             Device::Gpu(gpu) => Some(gpu.pool_statistics().peak),
         }
@@ -202,6 +202,20 @@ pub(crate) fn download_f64(array: &Array) -> Result<Vec<f64>> {
         Buffer::Reference(values) => Ok(array.layout().positions().map(|at| values[at]).collect()),
         _ => Ok(download(array)?.into_iter().map(f64::from).collect()),
     }
+}
+
+/// What a device's pool of buffers holds, in bytes. Buffers may be longer than what they hold, and on the CPU small
+/// ones are not pooled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolStatistics {
+    /// Bytes of the buffers that arrays hold now.
+    pub used: u64,
+    /// Bytes of the buffers that wait for their next use.
+    pub pooled: u64,
+    /// The most bytes that were ever in use at once.
+    pub peak: u64,
+    /// How many buffers were made, not counting those used again.
+    pub made: u64,
 }
 
 /// What one kind of kernel did while it was counted.

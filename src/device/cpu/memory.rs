@@ -11,6 +11,8 @@ use std::ops::Deref;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::device::PoolStatistics;
+
 /// Smaller buffers are not worth the pool's lock.
 const SMALLEST_POOLED: usize = 1 << 12;
 
@@ -23,23 +25,11 @@ pub fn poison_new_buffers(on: bool) {
     POISON.store(on, Ordering::Relaxed);
 }
 
-/// Elements in use and elements waiting in the pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PoolStatistics {
-    /// Elements of the buffers that arrays hold now.
-    pub used: usize,
-    /// Elements of the buffers that wait for their next use.
-    pub pooled: usize,
-    /// The most elements that were ever in use at once.
-    pub peak: usize,
-    /// How many buffers were made, not counting those used again.
-    pub made: usize,
-}
-
 /// How full the pool is now.
 pub fn pool_statistics() -> PoolStatistics {
     let pool = POOL.lock().expect("no code panics while it holds the pool");
-    PoolStatistics { used: pool.used, pooled: pool.pooled, peak: pool.peak, made: pool.made }
+    let [used, pooled, peak] = [pool.used, pool.pooled, pool.peak].map(|elements| 4 * elements as u64);
+    PoolStatistics { used, pooled, peak, made: pool.made }
 }
 
 /// Measures the peak anew from what is in use now, and gives what waits in the pool back to the system.
@@ -50,13 +40,13 @@ pub fn forget_peak() {
     pool.pooled = 0;
 }
 
-/// Free buffers by length.
+/// Free buffers by length, and what [`PoolStatistics`] says, in elements.
 struct Pool {
     free: BTreeMap<usize, Vec<Vec<f32>>>,
     pooled: usize,
     used: usize,
     peak: usize,
-    made: usize,
+    made: u64,
 }
 
 impl Pool {
@@ -135,7 +125,7 @@ fn pooled(room: usize) -> Vec<f32> {
     let mut pool = POOL.lock().expect("no code panics while it holds the pool");
     let found = pool.take(room);
     pool.used += found.as_ref().map_or(room, Vec::len);
-    pool.made += usize::from(found.is_none());
+    pool.made += u64::from(found.is_none());
     pool.trim();
     drop(pool);
     found.unwrap_or_else(|| vec![0.0; room])

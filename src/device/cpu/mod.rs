@@ -31,7 +31,7 @@ use rayon::prelude::*;
 use super::array::{Array, Buffer};
 use super::kernel::Kernel;
 use crate::layout::Layout;
-pub use memory::{Memory, PoolStatistics, forget_peak, poison_new_buffers, pool_statistics};
+pub use memory::{Memory, forget_peak, poison_new_buffers, pool_statistics};
 pub use threads::use_threads;
 
 /// Elements below which a second thread does not pay.

@@ -12,19 +12,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{Arc, Mutex};
 
 use super::Gpu;
-
-/// Bytes in use and bytes waiting in the pool of one device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PoolStatistics {
-    /// Bytes of the buffers that arrays hold now.
-    pub used: u64,
-    /// Bytes of the buffers that wait for their next use.
-    pub pooled: u64,
-    /// The most bytes that were ever in use at once.
-    pub peak: u64,
-    /// How many buffers were made, not counting those used again.
-    pub made: u64,
-}
+use crate::device::PoolStatistics;
 
 /// Free buffers by size class.
 pub struct Pool {

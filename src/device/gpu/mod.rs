@@ -24,6 +24,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::PoolStatistics;
 use super::array::{Array, Buffer};
 use super::kernel::Kernel;
 use crate::error::{Error, Result};
@@ -31,7 +32,7 @@ use crate::layout::Layout;
 use context::Context;
 pub use context::{AdapterInfo, GpuOptions, Power, adapters};
 pub use matmul::Rung;
-pub use memory::{Memory, PoolStatistics};
+pub use memory::Memory;
 pub use pipeline::Sharing;
 use queue::{Failure, Queue};
 
