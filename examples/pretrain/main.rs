@@ -6,8 +6,8 @@
 //! cargo run --release --example train -- --model DIR --task e2e --data DIR --out runs/e2e
 //! ```
 //! The vocabulary, byte-level pairs, is learned from the text first. The last tenth of the text is not
-//! trained on, but measured. Started again with the same settings, it goes on from its last checkpoint; with others
-//! it begins anew, in place of what was there.
+//! trained on, but measured. Started again with the same options, it goes on from its last checkpoint; a directory that
+//! holds any other model is refused.
 //! Read next: `train/main.rs`.
 
 #[path = "../common/curves.rs"]
@@ -21,7 +21,6 @@ mod progress;
 #[path = "../common/tokens.rs"]
 mod tokens;
 
-use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -45,18 +44,20 @@ use tokenizers::{AddedToken, Tokenizer};
 
 const END: &str = "<|endoftext|>";
 const CHECKPOINT: &str = "checkpoint.safetensors";
+const TOKENIZER: &str = "tokenizer.json";
 const RECORD: &str = "pretraining.json";
 /// Rows that are measured at once.
 const MEASURED: usize = 8;
 
 /// Pretrains a small decoder on a text file.
-#[derive(Clone, Debug, PartialEq, Parser, Serialize, Deserialize)]
+#[derive(Clone, Debug, Parser, Serialize, Deserialize)]
 struct Options {
     /// A text in UTF-8
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
     /// Where the model goes: config.json, model.safetensors, tokenizer.json
     #[arg(long, value_name = "DIR")]
+    #[serde(skip)]
     out: PathBuf,
     /// Tokens that the vocabulary has at most
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(300..=100_000))]
@@ -91,6 +92,21 @@ struct Options {
     /// cpu, gpu, or reference
     #[arg(long, default_value = "cpu", value_parser = device)]
     device: String,
+}
+
+impl Options {
+    /// What other options say otherwise, by name. The directory is left out: results do not depend on it.
+    ///
+    /// **Errors** when a path cannot be written as text.
+    fn differences(&self, other: &Options) -> Result<Vec<String>> {
+        let said = |options: &Options| {
+            serde_json::to_value(options).map_err(|error| Error::Config(error.to_string()))
+        };
+        let (ours, theirs) = (said(self)?, said(other)?);
+        let names = ours.as_object().into_iter().flat_map(|ours| ours.keys());
+        let different = names.filter(|name| ours[*name] != theirs[*name]);
+        Ok(different.map(|name| format!("{name} is {} there, here {}", theirs[name], ours[name])).collect())
+    }
 }
 
 /// What was said and done so far, beside the checkpoint.
@@ -168,19 +184,12 @@ fn learned(text: &str, options: &Options) -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-/// Begins a run in its directory. What another one left there must not be gone on with, nor be taken for a model
-/// of this one's vocabulary.
+/// Begins a run in its directory.
 fn begin(options: &Options, tokenizer: &Tokenizer) -> Result<()> {
-    let io = |path: PathBuf, source| Error::Io { path, source };
-    std::fs::create_dir_all(&options.out).map_err(|source| io(options.out.clone(), source))?;
-    for path in [CHECKPOINT, "config.json", "model.safetensors"].map(|name| options.out.join(name)) {
-        match std::fs::remove_file(&path) {
-            Err(source) if source.kind() != ErrorKind::NotFound => return Err(io(path, source)),
-            _ => {}
-        }
-    }
+    let out = &options.out;
+    std::fs::create_dir_all(out).map_err(|source| Error::Io { path: out.clone(), source })?;
     record(options, &[])?;
-    let path = options.out.join("tokenizer.json");
+    let path = out.join(TOKENIZER);
     let json = tokenizer.to_string(true);
     let json = json.map_err(|error| Error::Format { path: path.clone(), what: error.to_string() })?;
     write_whole(&path, json.as_bytes())
@@ -236,16 +245,37 @@ fn train_on(model: &CausalLm, ids: &[u32], options: &Options, begun: Option<Begu
     Ok(losses)
 }
 
-/// What a run of the same settings has left, if it was interrupted.
+/// What an earlier run of the same options has left to go on from, if anything.
+///
+/// **Errors** when the directory holds another model, which would be lost.
 fn begun(options: &Options) -> Result<Option<Begun>> {
-    let path = options.out.join(RECORD);
-    if !path.exists() || !options.out.join(CHECKPOINT).exists() {
+    let there = |name: &&str| options.out.join(name).exists();
+    let refused = |what: String| {
+        Err(Error::Config(format!("{} holds {what}; choose another --out", options.out.display())))
+    };
+    let Some(found) = ["config.json", "model.safetensors", CHECKPOINT, TOKENIZER].into_iter().find(there)
+    else {
+        return Ok(None);
+    };
+    if !there(&RECORD) {
+        return refused(format!("{found} already, and no {RECORD} to go on by"));
+    }
+    // Killed before its first checkpoint: what there is, is quickly made again.
+    if found == TOKENIZER {
         return Ok(None);
     }
+    let path = options.out.join(RECORD);
     let text = std::fs::read_to_string(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
     let begun: Begun =
         serde_json::from_str(&text).map_err(|error| Error::Format { path, what: error.to_string() })?;
-    Ok(Some(begun).filter(|begun| begun.options == *options))
+    let differences = options.differences(&begun.options)?;
+    if !differences.is_empty() {
+        return refused(format!("a model of other options: {}", differences.join("; ")));
+    }
+    if !there(&CHECKPOINT) {
+        return refused(format!("{found} already, and no {CHECKPOINT} to go on from"));
+    }
+    Ok(Some(begun))
 }
 
 /// The mean loss of a token over pieces that lie side by side.
@@ -261,16 +291,16 @@ fn measured(model: &CausalLm, ids: &[u32], length: usize) -> Result<f64> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
-    #[test]
-    fn a_small_decoder_is_learned_from_a_text_saved_and_gone_on_with() {
-        let folder = tempfile::tempdir().unwrap();
-        let (text, out) = (folder.path().join("text"), folder.path().join("out"));
-        std::fs::write(&text, "the cat sat on the mat, and the dog sat on the cat.\n".repeat(200)).unwrap();
-        let flags =
-            [("--text", text.to_str()), ("--out", out.to_str())].map(|(flag, path)| [flag, path.unwrap()]);
-        let sizes = [
+    /// Options of a small run on a text, which is written to `folder`, and where its model goes.
+    fn small(folder: &Path, text: &str, out: &str) -> Options {
+        let path = folder.join("text");
+        std::fs::write(&path, text.repeat(300)).unwrap();
+        let words = [
+            "pretrain",
             "--width=16",
             "--layers=1",
             "--heads=2",
@@ -278,35 +308,79 @@ mod tests {
             "--steps=60",
             "--vocabulary=300",
             "--rate=0.01",
-        ];
-        let words = ["pretrain"].into_iter().chain(flags.concat()).chain(sizes);
-        let options = Options::parse_from(words);
+            "--text",
+            path.to_str().unwrap(),
+            "--out",
+            folder.join(out).to_str().unwrap(),
+        ]
+        .map(String::from);
+        Options::parse_from(words)
+    }
+
+    const CAT: &str = "the cat sat on the mat, and the dog sat on the cat.\n";
+    const FILES: [&str; 5] = ["config.json", "model.safetensors", CHECKPOINT, TOKENIZER, RECORD];
+
+    #[test]
+    fn a_small_decoder_is_learned_from_a_text_saved_and_gone_on_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = small(folder.path(), CAT, "out");
         let (loss, bits) = run(&options).unwrap();
         assert!(loss > 0.0 && loss < 3.0 && bits < loss, "{loss} {bits}");
-        assert!(matches!(Pretrained::from_directory(&out, &Device::Cpu).unwrap().model, Model::CausalLm(_)));
-        // Nothing is left to do, and nothing is done again.
-        assert_eq!(run(&options).unwrap(), (loss, bits));
-        // Another text has other words, and is not gone on with from this one's checkpoint.
-        let other = folder.path().join("other");
-        std::fs::write(&other, "zebras graze where other zebras gaze\n".repeat(300)).unwrap();
-        let known =
-            || tokens::need(&out).unwrap().get_vocab(true).into_keys().any(|word| word.contains("zebra"));
-        assert!(!known());
-        let other = Options { text: other, ..options.clone() };
-        // Killed after it began.
-        let tokenizer = learned(&tasks::text(&other.text).unwrap(), &other).unwrap();
-        begin(&other, &tokenizer).unwrap();
-        assert!(known() && begun(&options).unwrap().is_none() && begun(&other).unwrap().is_none());
-        assert_eq!(run(&options).unwrap(), (loss, bits));
-        run(&other).unwrap();
-        assert!(known());
-        // What cannot be begun leaves what is there as it is.
+        let saved = Pretrained::from_directory(&options.out, &Device::Cpu).unwrap();
+        assert!(matches!(saved.model, Model::CausalLm(_)));
+        // Nothing is left to do, and nothing is done again, wherever the directory is by now.
+        let moved = Options { out: folder.path().join("moved"), ..options.clone() };
+        std::fs::rename(&options.out, &moved.out).unwrap();
+        assert!(begun(&moved).unwrap().is_some_and(|begun| begun.losses.len() == 60));
+        assert_eq!(run(&moved).unwrap(), (loss, bits));
+        // What cannot be begun leaves nothing.
         let short = Options { length: 5000, ..options.clone() };
         assert!(run(&short).unwrap_err().to_string().contains("expected more than --length 5000"));
-        std::fs::write(&text, b"the cat\nsat\xff").unwrap();
+        std::fs::write(&options.text, b"the cat\nsat\xff").unwrap();
+        let error = run(&options).unwrap_err().to_string();
+        assert!(error.contains("text, line 2, column 4: byte 4 of the line"), "{error}");
+        assert!(!options.out.exists());
+    }
+
+    #[test]
+    fn what_was_killed_before_its_first_checkpoint_is_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let cat = small(folder.path(), CAT, "out");
+        begin(&cat, &learned(CAT, &cat).unwrap()).unwrap();
+        let zebra = small(folder.path(), "zebras graze where other zebras gaze\n", "out");
+        run(&Options { steps: 20, ..zebra }).unwrap();
+        let words = tokens::need(&cat.out).unwrap().get_vocab(true);
+        assert!(words.into_keys().any(|word| word.contains("zebra")));
+    }
+
+    #[test]
+    fn no_model_is_lost_to_another_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = Options { steps: 20, ..small(folder.path(), CAT, "out") };
+        run(&made).unwrap();
+        let longer = Options { steps: 30, rate: 0.5, ..made.clone() };
+        let different = "a model of other options: rate is 0.01 there, here 0.5; steps is 20 there, here 30";
+        // Each row begins by removing files.
+        for (removed, options, expected) in [
+            (&[][..], &longer, different),
+            (&["config.json", "model.safetensors"], &longer, different),
+            (&[RECORD], &made, "checkpoint.safetensors already, and no pretraining.json to go on by"),
+            (&[CHECKPOINT], &made, "tokenizer.json already, and no pretraining.json to go on by"),
+        ] {
+            removed.iter().for_each(|name| std::fs::remove_file(made.out.join(name)).unwrap());
+            let files = || FILES.map(|name| std::fs::read(made.out.join(name)).ok());
+            let before = files();
+            let outcome = run(options);
+            assert!(files() == before, "without {removed:?}: {outcome:?}");
+            let error = outcome.unwrap_err().to_string();
+            assert!(error.contains(&format!("out holds {expected}; choose another --out")), "{error}");
+        }
+        run(&Options { out: folder.path().join("other"), ..made.clone() }).unwrap();
+        std::fs::remove_file(folder.path().join("other").join(CHECKPOINT)).unwrap();
+        let error = run(&Options { out: folder.path().join("other"), ..made }).unwrap_err().to_string();
         assert!(
-            run(&options).unwrap_err().to_string().contains("text, line 2, column 4: byte 4 of the line")
+            error.contains("config.json already, and no checkpoint.safetensors to go on from"),
+            "{error}"
         );
-        assert!(known() && begun(&other).unwrap().is_some());
     }
 }
