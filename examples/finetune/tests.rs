@@ -1,5 +1,6 @@
 //! What the parts of the main job promise, and that an interrupted run ends as an uninterrupted one.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -140,6 +141,24 @@ fn what_the_run_cannot_use_is_an_error_that_says_so() {
             other => panic!("expected an error with {expected:?}, found {other:?}"),
         }
     }
+}
+
+#[test]
+fn an_interrupted_run_is_not_lost_to_the_same_command() {
+    let folder = folder();
+    let files = || {
+        let paths = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        paths.map(|path| (path.clone(), fs::read(path).unwrap())).collect::<BTreeMap<_, _>>()
+    };
+    let checkpoint = interrupted(small(folder.path(), &["--stop-after", "2"]));
+    let before = files();
+    let outcome = run(small(folder.path(), &["--stop-after", "1"]), &AtomicBool::new(false));
+    assert!(files() == before, "{outcome:?}");
+    let Err(Ended::Failed(error)) = outcome else { panic!("{outcome:?}") };
+    let expected = format!("go on with --resume {}, choose another --out, or remove", checkpoint.display());
+    assert!(error.to_string().contains(&expected), "{error}");
+    fs::remove_file(&checkpoint).unwrap();
+    assert_eq!(interrupted(small(folder.path(), &["--stop-after", "1"])), checkpoint);
 }
 
 #[test]
