@@ -60,13 +60,18 @@ fn main() -> ExitCode {
 
 /// The whole comparison; gives the table.
 fn run(options: &Options) -> Result<String> {
+    // Read before anything is written: settings whose data cannot be read would stand in the way of corrected ones.
+    let published = match Results::begun(&options.out) {
+        true => None,
+        false => Subjects::published(&options.settings)?,
+    };
     let mut results = Results::open(&options.out, &options.settings)?;
     let missing: Vec<(u64, &str)> = (0..u64::from(options.seeds))
         .flat_map(|seed| options.methods().into_iter().map(move |method| (seed, method)))
         .filter(|(seed, method)| !results.has(method, *seed))
         .collect();
     if !missing.is_empty() {
-        let subjects = Subjects::read(options)?;
+        let subjects = published.map_or_else(|| Subjects::read(options), Ok)?;
         for (at, (seed, method)) in missing.iter().enumerate() {
             println!("{} of {}: {method}, seed {seed}", at + 1, missing.len());
             let run = match subjects.run(method, *seed) {

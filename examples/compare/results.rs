@@ -16,6 +16,9 @@ use super::lock;
 use super::numbers;
 use super::options::Settings;
 
+/// The file that says that a directory is a comparison's.
+const SETTINGS: &str = "settings.json";
+
 /// How a run went.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
@@ -45,6 +48,11 @@ pub struct Results {
 }
 
 impl Results {
+    /// Whether a directory holds a comparison.
+    pub fn begun(directory: &Path) -> bool {
+        directory.join(SETTINGS).exists()
+    }
+
     /// Opens or begins a comparison in a directory.
     ///
     /// **Errors** when the directory holds a comparison of other settings, another process is at work there, or it
@@ -55,7 +63,7 @@ impl Results {
             move |source| Error::Io { path, source }
         };
         std::fs::create_dir_all(directory).map_err(io(directory))?;
-        let kept = directory.join("settings.json");
+        let kept = directory.join(SETTINGS);
         if kept.exists() {
             let text = std::fs::read_to_string(&kept).map_err(io(&kept))?;
             let before: Settings = serde_json::from_str(&text)

@@ -42,30 +42,40 @@ pub struct Subjects {
 impl Subjects {
     /// Reads model and data, or makes them.
     ///
-    /// **Errors** when files are missing or malformed.
+    /// **Errors** when files are missing or malformed, or the directory cannot be written.
     pub fn read(options: &Options) -> Result<Subjects> {
-        let settings = options.settings.clone();
-        let (Some(base), Some(task), Some(data)) = (&settings.model, &settings.task, &settings.data) else {
-            let base = options.out.join("base");
-            let language = pretrain(&settings, &base)?;
-            let task = language.agreement(OWN.0.min(settings.rows as usize), OWN.1, 0);
-            println!(
-                "{} sentences such as {:?}, {} or not; guessing gives {:.2}",
-                task.train.len(),
-                language.text(&task.train[0].tokens),
-                task.labels[task.train[0].label as usize],
-                task.guessing()
-            );
-            let Task { train, dev, .. } = task;
-            let rows = |examples: Vec<task::Example>| {
-                let row = |example: task::Example| Row {
-                    types: vec![0; example.tokens.len()],
-                    tokens: example.tokens,
-                    label: f64::from(example.label),
-                };
-                examples.into_iter().map(row).collect()
+        let settings = &options.settings;
+        if let Some(published) = Subjects::published(settings)? {
+            return Ok(published);
+        }
+        let base = options.out.join("base");
+        let language = pretrain(settings, &base)?;
+        let task = language.agreement(OWN.0.min(settings.rows as usize), OWN.1, 0);
+        println!(
+            "{} sentences such as {:?}, {} or not; guessing gives {:.2}",
+            task.train.len(),
+            language.text(&task.train[0].tokens),
+            task.labels[task.train[0].label as usize],
+            task.guessing()
+        );
+        let Task { train, dev, .. } = task;
+        let rows = |examples: Vec<task::Example>| {
+            let row = |example: task::Example| Row {
+                types: vec![0; example.tokens.len()],
+                tokens: example.tokens,
+                label: f64::from(example.label),
             };
-            return Ok(Subjects { settings, base, task: None, train: rows(train), dev: rows(dev) });
+            examples.into_iter().map(row).collect()
+        };
+        Ok(Subjects { settings: settings.clone(), base, task: None, train: rows(train), dev: rows(dev) })
+    }
+
+    /// Reads a published model and its data, if the settings name them; nothing is written.
+    ///
+    /// **Errors** when files are missing or malformed.
+    pub fn published(settings: &Settings) -> Result<Option<Subjects>> {
+        let (Some(base), Some(task), Some(data)) = (&settings.model, &settings.task, &settings.data) else {
+            return Ok(None);
         };
         let task: Understanding = task.parse()?;
         let mut examples = task.read(data)?;
@@ -74,8 +84,8 @@ impl Subjects {
         let positions = Some(model.encoder.positions());
         let longest = tokens::longest(settings.max_length as usize, positions, settings.rank.into());
         let [train, dev] = answering::encode(base, longest, [examples.train, examples.dev])?;
-        let base = base.clone();
-        Ok(Subjects { settings, base, task: Some(task), train, dev })
+        let (settings, base) = (settings.clone(), base.clone());
+        Ok(Some(Subjects { settings, base, task: Some(task), train, dev }))
     }
 
     fn classes(&self) -> usize {

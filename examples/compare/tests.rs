@@ -67,6 +67,25 @@ fn a_comparison_that_was_cut_off_goes_on_and_ends_the_same() {
 }
 
 #[test]
+fn a_comparison_that_cannot_begin_leaves_nothing_in_the_way_of_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, data) = (folder.path().join("out"), folder.path().join("data"));
+    fs::create_dir(&data).unwrap();
+    for (data, line, expected) in [
+        ("typo", "", "typo holds no in_domain_train.tsv"),
+        (data.to_str().unwrap(), "x\t7\t\ta\n", "line 1, column 2"),
+        (data.to_str().unwrap(), "x\t1\t\ta\n", "nowhere"),
+    ] {
+        fs::write(folder.path().join("data/train.tsv"), line).unwrap();
+        fs::write(folder.path().join("data/dev.tsv"), line).unwrap();
+        let options = options(&out, &["--model", "nowhere", "--task", "cola", "--data", data]);
+        let error = run(&options).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+        assert!(!out.exists(), "{error}");
+    }
+}
+
+#[test]
 fn a_run_that_diverges_is_left_out() {
     let folder = tempfile::tempdir().unwrap();
     let asked = ["--methods", "full,lora", "--seeds", "1", "--rate", "1e30"];
