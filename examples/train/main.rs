@@ -83,8 +83,11 @@ fn command(arguments: &[OsString], stop: &AtomicBool) -> Result<(), Ended> {
     let command = options::read(arguments)?;
     match (command.other, command.source.resume) {
         (Some(Other::Report { runs, against, picture }), _) => {
-            let runs = report::finished(&runs)?;
+            let (runs, unfinished) = report::finished(&runs)?;
             println!("{}", report::table(&runs, &against));
+            if unfinished > 0 {
+                println!("left out, because they are not finished: {unfinished}");
+            }
             picture.map_or(Ok(()), |path| comparison::write(&path, &report::panels(&runs)))?;
         }
         (Some(Other::Study { plan, out }), _) => study::run(&plan, &out, stop)?,

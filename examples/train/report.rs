@@ -5,11 +5,12 @@
 //! on the same rows are compared over the seeds that both have, by a paired t-test on their scores: the mean of the
 //! task's measures, or BLEU. Read next: `comparison.rs`, `study.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use engrad::metrics::paired_t_test;
 use engrad::{Error, Result};
+use toml::Table;
 
 use super::comparison::Panel;
 use super::folder::{Folder, Outcome, SETTINGS};
@@ -23,31 +24,55 @@ pub struct Run {
     pub outcome: Outcome,
 }
 
-/// Every finished run in these directories, and in the directories in them. Of a study these are its results:
-/// the trials by which it chose rates were measured on other rows.
+/// Every finished run in these directories, and in the directories in them, each once, and how many there are that are
+/// not finished. Of a study these are its results: the trials by which it chose rates were measured on other rows.
 ///
-/// **Errors** when a file is malformed, or there is no finished run.
-pub fn finished(paths: &[PathBuf]) -> Result<Vec<Run>> {
-    let mut runs = Vec::new();
-    paths.iter().try_for_each(|path| collect(path, &mut runs))?;
+/// **Errors** when a file is malformed, there is no finished run, or two differ in nothing but their directories: the
+/// same measurement would count as two.
+pub fn finished(paths: &[PathBuf]) -> Result<(Vec<Run>, usize)> {
+    let (mut seen, mut found, mut runs) = (BTreeSet::new(), Vec::new(), Vec::new());
+    paths.iter().try_for_each(|path| collect(path, &mut seen, &mut found))?;
+    for path in &found {
+        let (folder, settings) = Folder::open(path)?;
+        runs.extend(folder.outcome()?.map(|outcome| Run { settings, outcome }));
+    }
     if runs.is_empty() {
         let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
         return Err(Error::Data(format!("no finished run in {}", names.join(", "))));
     }
-    Ok(runs)
+    for group in groups(&runs) {
+        let mut seeds: BTreeMap<u64, &Path> = BTreeMap::new();
+        for Run { settings: Settings { seed, out, .. }, .. } in group.runs {
+            if let Some(other) = seeds.insert(*seed, out) {
+                let (one, other) = (other.display(), out.display());
+                return Err(Error::Data(format!(
+                    "{one} and {other} are runs of seed {seed} and the same settings, which would count as two; \
+                     leave one of them out"
+                )));
+            }
+        }
+    }
+    let unfinished = found.len() - runs.len();
+    Ok((runs, unfinished))
 }
 
-fn collect(path: &Path, runs: &mut Vec<Run>) -> Result<()> {
-    if path.join(SETTINGS).exists() {
-        let (folder, settings) = Folder::open(path)?;
-        runs.extend(folder.outcome()?.map(|outcome| Run { settings, outcome }));
+/// Adds the directories of runs that were not `seen` before. They are known by their paths without links, which may
+/// lead to a run again, or back to where they are.
+fn collect(path: &Path, seen: &mut BTreeSet<PathBuf>, found: &mut Vec<PathBuf>) -> Result<()> {
+    let io = |source| Error::Io { path: path.into(), source };
+    let path = path.canonicalize().map_err(io)?;
+    if !seen.insert(path.clone()) {
         return Ok(());
     }
-    let entries = std::fs::read_dir(path).map_err(|source| Error::Io { path: path.into(), source })?;
+    if path.join(SETTINGS).exists() {
+        found.push(path);
+        return Ok(());
+    }
+    let entries = std::fs::read_dir(path).map_err(io)?;
     let mut below: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     below.retain(|path| path.is_dir() && !path.ends_with(CHOOSING));
     below.sort();
-    below.iter().try_for_each(|path| collect(path, runs))
+    below.iter().try_for_each(|path| collect(path, seen, found))
 }
 
 /// Runs that differ in nothing but their seeds.
@@ -68,7 +93,7 @@ fn groups(runs: &[Run]) -> Vec<Group<'_>> {
     groups
 }
 
-/// The table, in Markdown. Deviations are those of a sample.
+/// The table, in Markdown. Deviations are those of a sample. Rows of one task and method say what sets them apart.
 pub fn table(runs: &[Run], against: &str) -> String {
     let groups = groups(runs);
     let mut text = format!(
@@ -80,7 +105,8 @@ pub fn table(runs: &[Run], against: &str) -> String {
         let of =
             |part: fn(&Outcome) -> f64| group.runs.iter().map(|run| part(&run.outcome)).collect::<Vec<_>>();
         text += &format!(
-            "| {task} | {method} | {rank} | {rate} | {} | {} | {:.0} | {:.1} | {} |\n",
+            "| {task} | {method}{} | {rank} | {rate} | {} | {} | {:.0} | {:.1} | {} |\n",
+            particulars(group, &groups),
             group.runs.len(),
             measures(group),
             mean(&of(|outcome| outcome.trained as f64)),
@@ -89,6 +115,23 @@ pub fn table(runs: &[Run], against: &str) -> String {
         );
     }
     text
+}
+
+/// What other groups of the same task and method have otherwise, beside what has a column: `, steps 400`.
+fn particulars(group: &Group, groups: &[Group]) -> String {
+    let said = |group: &Group| Table::try_from(&group.settings).unwrap_or_default();
+    let ours = said(group);
+    let alike = |theirs: &Table| ["task", "method"].iter().all(|key| ours.get(*key) == theirs.get(*key));
+    let mut keys = BTreeSet::new();
+    for theirs in groups.iter().map(said).filter(alike) {
+        let all = ours.keys().chain(theirs.keys());
+        keys.extend(all.filter(|key| ours.get(*key) != theirs.get(*key)).cloned());
+    }
+    let particular = |key: &String| match ours.get(key) {
+        Some(value) => format!(", {key} {value}"),
+        None => format!(", {key} not set"),
+    };
+    keys.iter().filter(|key| !["rank", "rate"].contains(&key.as_str())).map(particular).collect()
 }
 
 /// The same as panels of a picture, one for each measure of each task.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::report::{Run, table};
-use super::tests::tiny;
+use super::tests::{go, settings, tiny};
 use super::*;
 
 #[test]
@@ -46,6 +46,41 @@ fn a_report_has_means_deviations_and_the_chance_of_a_difference() {
         lines[3],
         "| cola | vera | 8 | 0.002 | 3 | matthews 0.8200 ± 0.0100 | 10 | 500.0 | 0.225 (3 pairs) |"
     );
+    // Two rows that would look the same say what sets them apart; what is equal or has a column, they do not.
+    let mut both = vec![run("lora", 0, 0.8), run("lora", 0, 0.7)];
+    (both[1].settings.steps, both[1].settings.rank) = (Some(5), 4);
+    let text = table(&both, "lora");
+    assert!(text.contains("| lora, steps not set | 8 |") && text.contains("| lora, steps 5 | 4 |"), "{text}");
+}
+
+#[test]
+fn a_run_counts_once_however_often_it_is_found() {
+    let directory = tiny();
+    let path = directory.path().canonicalize().unwrap();
+    let runs = path.join("runs");
+    fs::create_dir(&runs).unwrap();
+    for (name, seed) in [("zero", "--seed=0"), ("one", "--seed=1")] {
+        go(settings(&path, &format!("runs/{name}"), &["--steps=1", seed]));
+    }
+    #[cfg(unix)]
+    for (to, name) in [(runs.join("zero"), "link"), (runs.clone(), "loop")] {
+        std::os::unix::fs::symlink(to, runs.join(name)).unwrap();
+    }
+    let found = |names: &[&str]| {
+        let found = report::finished(&names.iter().map(|name| path.join(name)).collect::<Vec<_>>());
+        found.map(|(runs, unfinished)| (runs.len(), unfinished))
+    };
+    for names in [&["runs"][..], &["runs", "runs"], &["runs/one", "runs"]] {
+        assert_eq!(found(names).unwrap(), (2, 0), "{names:?}");
+    }
+    for (name, file) in [("begun", "run.toml"), ("twin", "run.toml"), ("twin", "result.json")] {
+        fs::create_dir_all(runs.join(name)).unwrap();
+        fs::copy(runs.join("one").join(file), runs.join(name).join(file)).unwrap();
+    }
+    assert_eq!(found(&["runs/one", "runs/begun"]).unwrap(), (1, 1));
+    let error = found(&["runs"]).unwrap_err().to_string();
+    let [one, twin] = ["one", "twin"].map(|name| runs.join(name).display().to_string());
+    assert!(error.contains(&format!("{one} and {twin} are runs of seed 1 and the same settings")), "{error}");
 }
 
 #[test]
@@ -104,9 +139,9 @@ fn a_study_goes_on_where_it_was_left() {
     assert_eq!(fs::read_to_string(out.join("report.md")).unwrap(), report);
     // The trials by which rates were chosen are no results.
     let lines = |text: &str| text.lines().map(String::from).collect::<BTreeSet<String>>();
-    let again = table(&report::finished(std::slice::from_ref(&out)).unwrap(), "lora");
+    let again = table(&report::finished(std::slice::from_ref(&out)).unwrap().0, "lora");
     assert_eq!(lines(&again), lines(&report));
-    assert_eq!(report::finished(&[out.join("choosing")]).unwrap().len(), 4);
+    assert_eq!(report::finished(&[out.join("choosing")]).unwrap().0.len(), 4);
     for (found, wrong, expected) in [
         ("rates", "ratse", "did you mean rates?"),
         ("rates = [1e-3", "rates = [-1e-3", "rates holds -0.001"),

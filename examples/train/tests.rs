@@ -313,7 +313,7 @@ fn a_measure_without_a_value_is_kept_as_such() {
     assert!(nothing(&outcome), "{outcome:?}");
     let never = AtomicBool::new(false);
     assert!(nothing(&resume(&run, &never).unwrap()));
-    assert!(table(&report::finished(std::slice::from_ref(&run)).unwrap(), "lora").contains("pearson NaN"));
+    assert!(table(&report::finished(std::slice::from_ref(&run)).unwrap().0, "lora").contains("pearson NaN"));
     // The log holds the measurements for a run that goes on.
     fs::remove_file(run.join("result.json")).unwrap();
     assert_eq!(resume(&run, &never).unwrap().best_step, outcome.best_step);
