@@ -13,6 +13,9 @@
 //! ```
 //! Read next: `study.toml`, such a plan.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -22,7 +25,7 @@ use toml::{Table, Value};
 
 use super::comparison;
 use super::folder::{Folder, Outcome, SETTINGS};
-use super::options::{self, Settings};
+use super::options::{self, Settings, Task};
 use super::report::{self, Run};
 use super::training::Ended;
 use super::{fresh, resume, threads};
@@ -31,10 +34,13 @@ use super::{fresh, resume, threads};
 pub const CHOOSING: &str = "choosing";
 
 /// Does what is left to do of a plan, and writes `report.md` and `report.svg`.
+///
+/// **Errors** when the plan cannot be used as a whole, before anything is written, and when a run fails.
 pub fn run(plan: &Path, out: &Path, stop: &AtomicBool) -> std::result::Result<(), Ended> {
     let study = Study::read(plan)?;
-    std::fs::create_dir_all(out).map_err(|source| Error::Io { path: out.into(), source })?;
     let settings = named(plan, &study.runs)?;
+    study.check(plan, &settings, out)?;
+    std::fs::create_dir_all(out).map_err(|source| Error::Io { path: out.into(), source })?;
     settings.first().map_or(Ok(()), |(_, first)| threads(first))?;
     let mut done = Vec::new();
     for (name, settings) in &settings {
@@ -120,6 +126,14 @@ fn finished(settings: &Settings, stop: &AtomicBool) -> std::result::Result<Outco
     resume(out, stop)
 }
 
+/// How many training rows, or records, a task has.
+fn training_rows(settings: &Settings) -> Result<usize> {
+    Ok(match settings.task()? {
+        Task::Understanding(task) => task.read(&settings.data)?.train.len(),
+        Task::Generation(task) => task.read(&settings.data)?.train.len(),
+    })
+}
+
 /// A run of each method that a table names.
 fn of_each_method(run: &Table) -> Vec<Table> {
     let Some(Value::Array(methods)) = run.get("method") else { return vec![run.clone()] };
@@ -130,7 +144,7 @@ fn of_each_method(run: &Table) -> Vec<Table> {
 
 /// What a plan says.
 pub struct Study {
-    seeds: Vec<u64>,
+    pub seeds: Vec<u64>,
     rates: Vec<f64>,
     hold_out: u32,
     /// The settings of each run, the common ones among them.
@@ -138,6 +152,33 @@ pub struct Study {
 }
 
 impl Study {
+    /// Whether every run can begin: a mistake in the last one shall not wait until all others are done.
+    ///
+    /// **Errors** name the run whose task is unknown, whose model or data is missing or malformed, or that has too few
+    /// rows to hold any out.
+    fn check(&self, plan: &Path, runs: &[(String, Settings)], out: &Path) -> Result<()> {
+        let mut counted = BTreeMap::new();
+        for (name, settings) in runs {
+            let wrong = |what: &dyn Display| {
+                let what = format!("{name}: {what}");
+                Error::Format { path: plan.into(), what }
+            };
+            let settings = Settings { out: out.into(), ..settings.clone() }.resolved();
+            let settings = settings.map_err(|error| wrong(&error))?;
+            let rows = match counted.entry((settings.task.clone(), settings.data.clone())) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(unknown) => {
+                    *unknown.insert(training_rows(&settings).map_err(|error| wrong(&error))?)
+                }
+            };
+            let held = if self.rates.is_empty() { settings.hold_out } else { Some(self.hold_out) };
+            if let Some(held) = held.filter(|&held| held as usize >= rows) {
+                return Err(wrong(&format!("hold-out is {held} of {rows} training rows, expected fewer")));
+            }
+        }
+        Ok(())
+    }
+
     /// Reads a plan.
     ///
     /// **Errors** when it cannot be read, names what no plan has, or gives a value that cannot be used.
@@ -151,11 +192,10 @@ impl Study {
                 return Err(malformed(format!("{key} is no part of a plan; did you mean {near}?")));
             }
         }
-        let numbers = |key: &str| -> Result<Vec<f64>> {
-            let Some(value) = table.get(key) else { return Ok(Vec::new()) };
-            let number = |value: &Value| value.as_float().or(value.as_integer().map(|number| number as f64));
-            let list = value.as_array().and_then(|list| list.iter().map(number).collect());
-            list.ok_or_else(|| malformed(format!("{key} is {value}, expected a list of numbers")))
+        let list = |key: &str| match table.get(key) {
+            None => Ok(&[][..]),
+            Some(Value::Array(list)) => Ok(&list[..]),
+            Some(other) => Err(malformed(format!("{key} is {other}, expected a list of numbers"))),
         };
         let common = match table.get("common") {
             None => Table::new(),
@@ -171,18 +211,40 @@ impl Study {
         if runs.is_empty() {
             return Err(malformed("expected [[runs]], each with settings and one method or more".into()));
         }
-        let seeds = numbers("seeds")?;
-        if let Some(seed) = seeds.iter().find(|seed| **seed < 0.0 || seed.fract() != 0.0) {
-            return Err(malformed(format!("seeds holds {seed}, expected whole numbers from 0")));
-        }
-        let seeds: Vec<u64> = seeds.into_iter().map(|seed| seed as u64).collect();
+        // The range of --seed.
+        let seed = |value: &Value| {
+            let seed = value.as_integer().and_then(|seed| u64::try_from(seed).ok());
+            let what =
+                || malformed(format!("seeds holds {value}, expected whole numbers from 0 to below 2^60"));
+            seed.filter(|&seed| seed < 1 << 60).ok_or_else(what)
+        };
+        let seeds: Vec<u64> = list("seeds")?.iter().map(seed).collect::<Result<_>>()?;
         if let Some(at) = (1..seeds.len()).find(|&at| seeds[..at].contains(&seeds[at])) {
             return Err(malformed(format!("seeds holds {} twice", seeds[at])));
         }
         let seeds = if seeds.is_empty() { vec![0] } else { seeds };
-        let rates = numbers("rates")?;
-        if let Some(rate) = rates.iter().find(|rate| !rate.is_finite() || **rate <= 0.0) {
-            return Err(malformed(format!("rates holds {rate}, expected numbers above 0")));
+        let rate = |value: &Value| {
+            let rate = value.as_float().or(value.as_integer().map(|rate| rate as f64));
+            let rate = rate.filter(|rate| rate.is_finite() && *rate > 0.0);
+            rate.ok_or_else(|| malformed(format!("rates holds {value}, expected numbers above 0")))
+        };
+        let rates: Vec<f64> = list("rates")?.iter().map(rate).collect::<Result<_>>()?;
+        let chosen = !rates.is_empty();
+        for (key, useless, instead) in [
+            ("seed", true, "write seeds = [...] above them"),
+            ("out", true, "give --out DIR on the command line"),
+            ("rate", chosen, "leave out either it or rates"),
+            ("hold-out", chosen, "write it above them, beside rates"),
+        ] {
+            if let Some(value) = runs.iter().find_map(|run| run.get(key)).filter(|_| useless) {
+                let what = format!("{key} = {value} has no effect in [common] and [[runs]]; {instead}");
+                return Err(malformed(what));
+            }
+        }
+        if !chosen && table.contains_key("hold-out") {
+            let what = "hold-out has no effect without rates to choose from; write rates = [...] beside it, or \
+                        hold-out in [common] to measure the runs themselves on such rows";
+            return Err(malformed(what.into()));
         }
         let hold_out = match table.get("hold-out") {
             None => Some(500),

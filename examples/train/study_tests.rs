@@ -114,6 +114,54 @@ fn the_plans_beside_this_file_can_be_read() {
 }
 
 #[test]
+fn a_mistake_in_the_last_run_of_a_plan_is_found_before_the_first() {
+    let directory = tiny();
+    let path = directory.path();
+    fs::create_dir(path.join("empty")).unwrap();
+    for (head, last, expected) in [
+        (
+            "",
+            "task = \"colla\"".to_string(),
+            "colla-head: configuration: colla is no task; did you mean cola?",
+        ),
+        ("", "model = \"nowhere\"".into(), "cola-head: nowhere"),
+        ("", format!("task = \"rte\"\ndata = {:?}", path.join("nowhere")), "nowhere"),
+        ("", format!("task = \"rte\"\ndata = {:?}", path.join("empty")), "rte-head: data: "),
+        ("", format!("task = \"e2e\"\ndata = {:?}", path.join("empty")), "e2e-head: "),
+        ("", "hold-out = 60".into(), "cola-head: hold-out is 60 of 60 training rows, expected fewer"),
+        ("rates = [1e-3]\nhold-out = 60", String::new(), "cola-lora: hold-out is 60 of 60 training rows"),
+    ] {
+        let [model, data] = ["model", "data"].map(|name| path.join(name));
+        let text = format!(
+            "{head}\n[common]\nmodel = {model:?}\ndata = {data:?}\ntask = \"cola\"\nsteps = 1\n[[runs]]\n\
+             method = \"lora\"\n[[runs]]\nmethod = \"head\"\n{last}\n"
+        );
+        fs::write(path.join("plan.toml"), text).unwrap();
+        let outcome = study::run(&path.join("plan.toml"), &path.join("study"), &AtomicBool::new(false));
+        let Err(Ended::Failed(error)) = outcome else { panic!("{last}: {outcome:?}") };
+        assert!(!path.join("study").exists(), "{last}: {error}");
+        let error = error.to_string();
+        assert!(error.contains("plan.toml") && error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_plans_seeds_are_those_that_the_flag_takes() {
+    let directory = tiny();
+    let plan = directory.path().join("plan.toml");
+    for seed in ["0", "9007199254740993", "1152921504606846975", "1152921504606846976", "-1", "1.5", "1e300"]
+    {
+        fs::write(&plan, format!("seeds = [{seed}]\n[[runs]]\n")).unwrap();
+        let found = study::Study::read(&plan).map(|study| study.seeds);
+        let flag = options::settings(&plan, &format!("seed = {seed}").parse().unwrap());
+        assert_eq!(found.as_ref().ok(), flag.ok().map(|settings| vec![settings.seed]).as_ref(), "{seed}");
+        let said =
+            |error: &Error| error.to_string().contains(", expected whole numbers from 0 to below 2^60");
+        assert!(found.as_ref().err().is_none_or(said), "{found:?}");
+    }
+}
+
+#[test]
 fn a_study_goes_on_where_it_was_left() {
     let directory = tiny();
     let path = directory.path();
@@ -151,6 +199,14 @@ fn a_study_goes_on_where_it_was_left() {
         ("\"head\"", "\"lora\"", "two runs are called cola-lora"),
         ("\"lora\", \"head\"", "", "one method or more"),
         ("seeds = [0, 1]", "seeds = [0, 1, 0]", "seeds holds 0 twice"),
+        ("seeds = [0", "seeds = [\"0\"", "seeds holds \"0\", expected whole numbers"),
+        ("seeds = [0, 1]", "seeds = 3", "seeds is 3, expected a list"),
+        // What would have no effect.
+        ("steps = 3", "steps = 3\nseed = 5", "seed = 5 has no effect in [common]"),
+        ("steps = 3", "steps = 3\nout = \"x\"", "and [[runs]]; give --out DIR on the command line"),
+        ("method =", "rate = 0.5\nmethod =", "rate = 0.5 has no effect in [common] and [[runs]]; leave out"),
+        ("method =", "hold-out = 5\nmethod =", "and [[runs]]; write it above them"),
+        ("rates = [1e-3, 1e-2]", "", "hold-out has no effect without rates to choose from"),
         // What is finished was another run.
         ("steps = 3", "steps = 4\nalpha = 8", "another plan: alpha is 16.0 there, here 8.0, steps is 3"),
     ] {
