@@ -67,6 +67,7 @@ fn run(options: &Options) -> Result<String> {
         .collect();
     if !missing.is_empty() {
         let subjects = Subjects::read(options)?;
+        results.begin()?;
         for (at, (seed, method)) in missing.iter().enumerate() {
             println!("{} of {}: {method}, seed {seed}", at + 1, missing.len());
             let run = match subjects.run(method, *seed) {

@@ -39,53 +39,72 @@ pub struct Run {
 /// The runs that are there, and where the next ones go.
 pub struct Results {
     path: PathBuf,
+    /// The file of settings, and what is in it.
+    settings: PathBuf,
+    text: String,
     /// Keeps other processes out.
-    _lock: File,
+    lock: Option<File>,
     pub runs: Vec<Run>,
 }
 
 impl Results {
-    /// Opens or begins a comparison in a directory.
+    /// Opens a comparison in a directory, or nothing where there is none: [`Results::begin`] writes that.
     ///
     /// **Errors** when the directory holds a comparison of other settings, another process is at work there, or it
-    /// cannot be used.
+    /// cannot be read.
     pub fn open(directory: &Path, settings: &Settings) -> Result<Results> {
         let io = |path: &Path| {
             let path = path.to_path_buf();
             move |source| Error::Io { path, source }
         };
-        std::fs::create_dir_all(directory).map_err(io(directory))?;
-        let kept = directory.join("settings.json");
-        if kept.exists() {
-            let text = std::fs::read_to_string(&kept).map_err(io(&kept))?;
-            let before: Settings = serde_json::from_str(&text)
-                .map_err(|error| Error::Format { path: kept.clone(), what: error.to_string() })?;
-            if before != *settings {
-                let what = "belongs to a comparison with other settings; choose another --out".into();
-                return Err(Error::Format { path: kept, what });
-            }
-        } else {
-            let text = serde_json::to_string_pretty(settings)
-                .map_err(|error| Error::Format { path: kept.clone(), what: error.to_string() })?;
-            write_whole(&kept, text.as_bytes())?;
+        let (kept, path) = (directory.join("settings.json"), directory.join("results.jsonl"));
+        let text = serde_json::to_string_pretty(settings)
+            .map_err(|error| Error::Format { path: kept.clone(), what: error.to_string() })?;
+        let mut results = Results { path, settings: kept.clone(), text, lock: None, runs: Vec::new() };
+        if !kept.exists() {
+            return Ok(results);
         }
-        let lock = lock::hold(&kept)?;
-        let path = directory.join("results.jsonl");
-        let mut runs = Vec::new();
+        let text = std::fs::read_to_string(&kept).map_err(io(&kept))?;
+        let before: Settings = serde_json::from_str(&text)
+            .map_err(|error| Error::Format { path: kept.clone(), what: error.to_string() })?;
+        if before != *settings {
+            let what = "belongs to a comparison with other settings; choose another --out".into();
+            return Err(Error::Format { path: kept, what });
+        }
+        results.lock = Some(lock::hold(&kept)?);
+        let path = &results.path;
         if path.exists() {
-            let text = std::fs::read_to_string(&path).map_err(io(&path))?;
+            let text = std::fs::read_to_string(path).map_err(io(path))?;
             let whole = text.rfind('\n').map_or(0, |end| end + 1);
             for (number, line) in text[..whole].lines().enumerate() {
-                runs.push(serde_json::from_str(line).map_err(|error| Error::Format {
+                results.runs.push(serde_json::from_str(line).map_err(|error| Error::Format {
                     path: path.clone(),
                     what: format!("line {}: {error}", number + 1),
                 })?);
             }
             if whole < text.len() {
-                write_whole(&path, &text.as_bytes()[..whole])?;
+                write_whole(path, &text.as_bytes()[..whole])?;
             }
         }
-        Ok(Results { path, _lock: lock, runs })
+        Ok(results)
+    }
+
+    /// Begins the comparison where there is none, now that its model and data were found.
+    ///
+    /// **Errors** when the directory cannot be written, or another process is at work there.
+    pub fn begin(&mut self) -> Result<()> {
+        if self.lock.is_none() {
+            let directory = self.settings.parent().unwrap_or(Path::new(""));
+            if self.settings.exists() {
+                let what = format!("another process has begun in {}; wait for it", directory.display());
+                return Err(Error::Config(what));
+            }
+            std::fs::create_dir_all(directory)
+                .map_err(|source| Error::Io { path: directory.into(), source })?;
+            write_whole(&self.settings, self.text.as_bytes())?;
+            self.lock = Some(lock::hold(&self.settings)?);
+        }
+        Ok(())
     }
 
     pub fn has(&self, method: &str, seed: u64) -> bool {

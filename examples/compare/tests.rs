@@ -67,6 +67,15 @@ fn a_comparison_that_was_cut_off_goes_on_and_ends_the_same() {
 }
 
 #[test]
+fn a_comparison_that_cannot_begin_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let error =
+        run(&options(&out, &["--model", "nowhere", "--task", "cola", "--data", "nowhere"])).unwrap_err();
+    assert!(error.to_string().contains("nowhere") && !out.exists(), "{error}");
+}
+
+#[test]
 fn a_run_that_diverges_is_left_out() {
     let folder = tempfile::tempdir().unwrap();
     let asked = ["--methods", "full,lora", "--seeds", "1", "--rate", "1e30"];
@@ -88,7 +97,10 @@ fn a_measure_without_a_value_is_kept_as_such() {
         losses: vec![0.1 + 0.2],
         ranks: Vec::new(),
     };
-    Results::open(&options.out, &options.settings).unwrap().add(run.clone()).unwrap();
+    let mut results = Results::open(&options.out, &options.settings).unwrap();
+    results.begin().unwrap();
+    results.add(run.clone()).unwrap();
+    drop(results);
     let runs = Results::open(&options.out, &options.settings).unwrap().runs;
     assert!(runs[0].measures["pearson"].is_nan() && runs[0].losses == run.losses, "{runs:?}");
     assert!(report::table(&["head"], &runs).contains("| head | 1 | NaN"));

@@ -74,16 +74,23 @@ impl<'a> Stages<'a> {
     /// A new job in `options.out`, or the one that left the checkpoint `options.resume`, with the
     /// settings that it had.
     ///
-    /// **Errors** when the folder cannot be written, or the checkpoint's files cannot be read.
+    /// **Errors** when the folder holds an interrupted job or cannot be written, or the checkpoint's files cannot be
+    /// read.
     pub fn open(options: Options, stop: &'a AtomicBool) -> Result<(Stages<'a>, Options)> {
         let stop_after = options.stop_after;
         let Some(checkpoint) = &options.resume else {
             let folder = options.out.clone();
+            let checkpoints = NAMES.map(|name| folder.join(format!("{name}{CHECKPOINT}")));
+            if let Some(left) = checkpoints.iter().find(|path| path.exists()) {
+                let left = left.display();
+                return Err(Error::Config(format!(
+                    "a job was interrupted here; go on with --resume {left}, or remove that file to begin anew"
+                )));
+            }
             std::fs::create_dir_all(&folder).map_err(|source| Error::Io { path: folder.clone(), source })?;
             // What another job left here must not be taken for a part of this one.
             for name in NAMES {
                 remove(&folder.join(format!("{name}.json")))?;
-                remove(&folder.join(format!("{name}{CHECKPOINT}")))?;
             }
             write_json(&folder.join(SETTINGS), &options)?;
             let device = options.on.device.clone();

@@ -147,6 +147,10 @@ fn a_checkpoint_that_was_cut_off_is_refused() {
     let folder = folder();
     let checkpoint = interrupted(small(folder.path(), &["--stop-after", "2"]));
     let bytes = fs::read(&checkpoint).unwrap();
+    let anew = run(small(folder.path(), &[]), &AtomicBool::new(false));
+    let Err(Ended::Failed(error)) = anew else { panic!("{anew:?}") };
+    assert!(error.to_string().contains(&format!("go on with --resume {}", checkpoint.display())), "{error}");
+    assert_eq!(fs::read(&checkpoint).unwrap(), bytes, "an interrupted job is not lost");
     fs::write(&checkpoint, &bytes[..bytes.len() / 2]).unwrap();
     let outcome = run(resumed(&checkpoint, None), &AtomicBool::new(false));
     assert!(matches!(outcome, Err(Ended::Failed(Error::Format { .. }))), "{outcome:?}");

@@ -21,8 +21,7 @@ mod progress;
 #[path = "../common/tokens.rs"]
 mod tokens;
 
-use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -45,6 +44,7 @@ use tokenizers::{AddedToken, Tokenizer};
 
 const END: &str = "<|endoftext|>";
 const CHECKPOINT: &str = "checkpoint.safetensors";
+const TOKENIZER: &str = "tokenizer.json";
 const RECORD: &str = "pretraining.json";
 /// Rows that are measured at once.
 const MEASURED: usize = 8;
@@ -112,6 +112,9 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<(f64, f64)> {
     let text = tasks::text(&options.text)?;
     let begun = begun(options)?;
+    if begun.is_none() {
+        check_free(&options.out)?;
+    }
     let tokenizer = match &begun {
         Some(_) => tokens::need(&options.out)?,
         None => learned(&text, options)?,
@@ -168,19 +171,29 @@ fn learned(text: &str, options: &Options) -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-/// Begins a run in its directory. What another one left there must not be gone on with, nor be taken for a model
-/// of this one's vocabulary.
-fn begin(options: &Options, tokenizer: &Tokenizer) -> Result<()> {
-    let io = |path: PathBuf, source| Error::Io { path, source };
-    std::fs::create_dir_all(&options.out).map_err(|source| io(options.out.clone(), source))?;
-    for path in [CHECKPOINT, "config.json", "model.safetensors"].map(|name| options.out.join(name)) {
-        match std::fs::remove_file(&path) {
-            Err(source) if source.kind() != ErrorKind::NotFound => return Err(io(path, source)),
-            _ => {}
-        }
+/// Refuses a directory that holds a model, or the beginning of one, of other options: it must not be gone on with, nor
+/// be lost. What a run left that was killed before its first checkpoint is not missed.
+fn check_free(directory: &Path) -> Result<()> {
+    let names = [CHECKPOINT, "config.json", "model.safetensors", TOKENIZER];
+    let is_lost = |name: &&str| {
+        directory.join(name).exists() && (*name != TOKENIZER || !directory.join(RECORD).exists())
+    };
+    match names.into_iter().find(is_lost) {
+        None => Ok(()),
+        Some(name) => Err(Error::Config(format!(
+            "{} holds {name} of another model, or of other options; choose another --out, or remove it",
+            directory.display()
+        ))),
     }
+}
+
+/// Begins a run in its directory.
+fn begin(options: &Options, tokenizer: &Tokenizer) -> Result<()> {
+    check_free(&options.out)?;
+    std::fs::create_dir_all(&options.out)
+        .map_err(|source| Error::Io { path: options.out.clone(), source })?;
     record(options, &[])?;
-    let path = options.out.join("tokenizer.json");
+    let path = options.out.join(TOKENIZER);
     let json = tokenizer.to_string(true);
     let json = json.map_err(|error| Error::Format { path: path.clone(), what: error.to_string() })?;
     write_whole(&path, json.as_bytes())
@@ -289,24 +302,30 @@ mod tests {
         // Another text has other words, and is not gone on with from this one's checkpoint.
         let other = folder.path().join("other");
         std::fs::write(&other, "zebras graze where other zebras gaze\n".repeat(300)).unwrap();
-        let known =
-            || tokens::need(&out).unwrap().get_vocab(true).into_keys().any(|word| word.contains("zebra"));
-        assert!(!known());
         let other = Options { text: other, ..options.clone() };
-        // Killed after it began.
-        let tokenizer = learned(&tasks::text(&other.text).unwrap(), &other).unwrap();
-        begin(&other, &tokenizer).unwrap();
-        assert!(known() && begun(&options).unwrap().is_none() && begun(&other).unwrap().is_none());
-        assert_eq!(run(&options).unwrap(), (loss, bits));
-        run(&other).unwrap();
-        assert!(known());
-        // What cannot be begun leaves what is there as it is.
-        let short = Options { length: 5000, ..options.clone() };
+        let files = || {
+            ["config.json", "model.safetensors", TOKENIZER, CHECKPOINT, RECORD]
+                .map(|name| std::fs::read(out.join(name)).unwrap())
+        };
+        let before = files();
+        assert!(run(&other).unwrap_err().to_string().contains("or of other options; choose another --out"));
+        assert!(files() == before);
+        // Killed before its first checkpoint.
+        let killed = Options { out: folder.path().join("killed"), ..other };
+        let tokenizer = learned(&tasks::text(&killed.text).unwrap(), &killed).unwrap();
+        begin(&killed, &tokenizer).unwrap();
+        assert!(begun(&killed).unwrap().is_none());
+        run(&killed).unwrap();
+        let words = tokens::need(&killed.out).unwrap().get_vocab(true);
+        assert!(words.into_keys().any(|word| word.contains("zebra")));
+        // What cannot be begun leaves nothing, and what is there as it is.
+        let short = Options { length: 5000, out: folder.path().join("short"), ..options.clone() };
         assert!(run(&short).unwrap_err().to_string().contains("expected more than --length 5000"));
+        assert!(!short.out.exists());
         std::fs::write(&text, b"the cat\nsat\xff").unwrap();
         assert!(
             run(&options).unwrap_err().to_string().contains("text, line 2, column 4: byte 4 of the line")
         );
-        assert!(known() && begun(&other).unwrap().is_some());
+        assert!(files() == before);
     }
 }

@@ -5,7 +5,7 @@
 //! on the same rows are compared over the seeds that both have, by a paired t-test on their scores: the mean of the
 //! task's measures, or BLEU. Read next: `comparison.rs`, `study.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use engrad::metrics::paired_t_test;
@@ -23,31 +23,52 @@ pub struct Run {
     pub outcome: Outcome,
 }
 
-/// Every finished run in these directories, and in the directories in them. Of a study these are its results:
-/// the trials by which it chose rates were measured on other rows.
+/// Every finished run in these directories, and in the directories in them, each once. Of a study these are its
+/// results: the trials by which it chose rates were measured on other rows. Says how many are not finished.
 ///
-/// **Errors** when a file is malformed, or there is no finished run.
+/// **Errors** when a file is malformed, there is no finished run, or two differ in nothing but their directories, which
+/// would count as two seeds.
 pub fn finished(paths: &[PathBuf]) -> Result<Vec<Run>> {
+    let mut found = BTreeSet::new();
+    paths.iter().try_for_each(|path| collect(path, &mut found))?;
     let mut runs = Vec::new();
-    paths.iter().try_for_each(|path| collect(path, &mut runs))?;
+    for path in &found {
+        let (folder, settings) = Folder::open(path)?;
+        runs.extend(folder.outcome()?.map(|outcome| Run { settings, outcome }));
+    }
     if runs.is_empty() {
         let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
         return Err(Error::Data(format!("no finished run in {}", names.join(", "))));
     }
+    for group in groups(&runs) {
+        let mut seeds: BTreeMap<u64, &Path> = BTreeMap::new();
+        for Run { settings, .. } in group.runs {
+            if let Some(other) = seeds.insert(settings.seed, &settings.out) {
+                let (one, other) = (other.display(), settings.out.display());
+                return Err(Error::Data(format!(
+                    "{one} and {other} are the same run; leave one of them out"
+                )));
+            }
+        }
+    }
+    match found.len() - runs.len() {
+        0 => {}
+        left => eprintln!("{left} runs are not finished, and left out"),
+    }
     Ok(runs)
 }
 
-fn collect(path: &Path, runs: &mut Vec<Run>) -> Result<()> {
+/// The directories of runs at or below a path, as they are called without links.
+fn collect(path: &Path, found: &mut BTreeSet<PathBuf>) -> Result<()> {
     if path.join(SETTINGS).exists() {
-        let (folder, settings) = Folder::open(path)?;
-        runs.extend(folder.outcome()?.map(|outcome| Run { settings, outcome }));
+        let whole = path.canonicalize().map_err(|source| Error::Io { path: path.into(), source })?;
+        found.insert(whole);
         return Ok(());
     }
     let entries = std::fs::read_dir(path).map_err(|source| Error::Io { path: path.into(), source })?;
     let mut below: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    below.retain(|path| path.is_dir() && !path.ends_with(CHOOSING));
-    below.sort();
-    below.iter().try_for_each(|path| collect(path, runs))
+    below.retain(|path| path.is_dir() && !path.is_symlink() && !path.ends_with(CHOOSING));
+    below.iter().try_for_each(|path| collect(path, found))
 }
 
 /// Runs that differ in nothing but their seeds.

@@ -33,8 +33,12 @@ pub const CHOOSING: &str = "choosing";
 /// Does what is left to do of a plan, and writes `report.md` and `report.svg`.
 pub fn run(plan: &Path, out: &Path, stop: &AtomicBool) -> std::result::Result<(), Ended> {
     let study = Study::read(plan)?;
-    std::fs::create_dir_all(out).map_err(|source| Error::Io { path: out.into(), source })?;
     let settings = named(plan, &study.runs)?;
+    // A mistake in the last run shall not wait until all others are done.
+    for (_, settings) in &settings {
+        Settings { out: out.into(), ..settings.clone() }.resolved()?;
+    }
+    std::fs::create_dir_all(out).map_err(|source| Error::Io { path: out.into(), source })?;
     settings.first().map_or(Ok(()), |(_, first)| threads(first))?;
     let mut done = Vec::new();
     for (name, settings) in &settings {
@@ -171,11 +175,17 @@ impl Study {
         if runs.is_empty() {
             return Err(malformed("expected [[runs]], each with settings and one method or more".into()));
         }
-        let seeds = numbers("seeds")?;
-        if let Some(seed) = seeds.iter().find(|seed| **seed < 0.0 || seed.fract() != 0.0) {
-            return Err(malformed(format!("seeds holds {seed}, expected whole numbers from 0")));
-        }
-        let seeds: Vec<u64> = seeds.into_iter().map(|seed| seed as u64).collect();
+        let seed = |value: &Value| {
+            let seed = value.as_integer().and_then(|seed| u64::try_from(seed).ok());
+            seed.filter(|&seed| seed < 1 << 60).ok_or_else(|| {
+                malformed(format!("seeds holds {value}, expected whole numbers from 0 to below 2^60"))
+            })
+        };
+        let seeds: Vec<u64> = match table.get("seeds") {
+            None => Vec::new(),
+            Some(Value::Array(seeds)) => seeds.iter().map(seed).collect::<Result<_>>()?,
+            Some(other) => return Err(malformed(format!("seeds is {other}, expected a list of numbers"))),
+        };
         if let Some(at) = (1..seeds.len()).find(|&at| seeds[..at].contains(&seeds[at])) {
             return Err(malformed(format!("seeds holds {} twice", seeds[at])));
         }
@@ -183,6 +193,14 @@ impl Study {
         let rates = numbers("rates")?;
         if let Some(rate) = rates.iter().find(|rate| !rate.is_finite() || **rate <= 0.0) {
             return Err(malformed(format!("rates holds {rate}, expected numbers above 0")));
+        }
+        let chosen = ["rate", "hold-out"].into_iter().filter(|_| !rates.is_empty());
+        for key in ["seed", "out"].into_iter().chain(chosen) {
+            if runs.iter().any(|run| run.contains_key(key)) {
+                let what =
+                    "is said for all runs at once: by seeds, rates and hold-out above [common], and --out";
+                return Err(malformed(format!("{key} of a run {what}")));
+            }
         }
         let hold_out = match table.get("hold-out") {
             None => Some(500),

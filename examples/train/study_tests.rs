@@ -79,6 +79,26 @@ fn the_plans_beside_this_file_can_be_read() {
 }
 
 #[test]
+fn a_plan_is_checked_as_a_whole_before_its_first_run() {
+    let directory = tiny();
+    let (path, plan) = (directory.path(), directory.path().join("plan.toml"));
+    let text = format!(
+        "[common]\nmodel = {:?}\ndata = {:?}\nsteps = 1\n[[runs]]\ntask = \"cola\"\n[[runs]]\n",
+        path.join("model"),
+        path.join("data")
+    );
+    for (last, expected) in
+        [("task = \"colla\"", "did you mean cola?"), ("task = \"rte\"\ndata = \"nowhere\"", "nowhere")]
+    {
+        fs::write(&plan, text.clone() + last).unwrap();
+        let outcome = study::run(&plan, &path.join("study"), &AtomicBool::new(false));
+        let Err(Ended::Failed(error)) = outcome else { panic!("{outcome:?}") };
+        assert!(error.to_string().contains(expected), "{error}");
+        assert!(!path.join("study").exists());
+    }
+}
+
+#[test]
 fn a_study_goes_on_where_it_was_left() {
     let directory = tiny();
     let path = directory.path();
@@ -107,6 +127,14 @@ fn a_study_goes_on_where_it_was_left() {
     let again = table(&report::finished(std::slice::from_ref(&out)).unwrap(), "lora");
     assert_eq!(lines(&again), lines(&report));
     assert_eq!(report::finished(&[out.join("choosing")]).unwrap().len(), 4);
+    assert_eq!(report::finished(&[out.clone(), out.join("runs")]).unwrap().len(), 4, "each run once");
+    let copy = path.join("copy");
+    fs::create_dir(&copy).unwrap();
+    for name in ["run.toml", "result.json"] {
+        fs::copy(out.join("runs/cola-lora-0").join(name), copy.join(name)).unwrap();
+    }
+    let twice = report::finished(&[out.clone(), copy]).map(|runs| runs.len());
+    assert!(twice.as_ref().is_err_and(|error| error.to_string().contains("are the same run")), "{twice:?}");
     for (found, wrong, expected) in [
         ("rates", "ratse", "did you mean rates?"),
         ("rates = [1e-3", "rates = [-1e-3", "rates holds -0.001"),
@@ -116,6 +144,11 @@ fn a_study_goes_on_where_it_was_left() {
         ("\"head\"", "\"lora\"", "two runs are called cola-lora"),
         ("\"lora\", \"head\"", "", "one method or more"),
         ("seeds = [0, 1]", "seeds = [0, 1, 0]", "seeds holds 0 twice"),
+        ("seeds = [0, 1]", "seeds = [1e300]", "expected whole numbers from 0 to below 2^60"),
+        ("seeds = [0, 1]", "seeds = 3", "seeds is 3, expected a list"),
+        ("steps = 3", "steps = 3\nseed = 5", "seed of a run is said for all runs at once"),
+        ("steps = 3", "steps = 3\nrate = 1e-3", "rate of a run is said"),
+        ("steps = 3", "steps = 3\nout = \"x\"", "out of a run is said"),
         // What is finished was another run.
         ("steps = 3", "steps = 4\nalpha = 8", "another plan: alpha is 16.0 there, here 8.0, steps is 3"),
     ] {
