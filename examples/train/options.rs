@@ -226,7 +226,7 @@ impl Settings {
         }
         let task = self.task()?;
         let useless = |flag: &str, what: &str| {
-            Err(Error::Config(format!("--{flag} is nothing to {what}; leave it out")))
+            Err(Error::Config(format!("--{flag} does nothing with {what}; leave it out")))
         };
         if self.label_smoothing > 0.0 && matches!(task, Task::Understanding(_)) {
             return useless("label-smoothing", &self.task);
