@@ -183,10 +183,6 @@ fn names(code: &str, word: &str) -> bool {
     })
 }
 
-/// Places besides `device/` that tell devices apart, and why.
-const TELLS_DEVICES_APART: &[(&str, &str)] =
-    &[("nn/files.rs", "stores f64 where the device computes in f64")];
-
 #[test]
 fn only_the_device_layer_chooses_between_devices() {
     for source in sources().iter().filter(|source| !source.path.starts_with("device/")) {
@@ -199,8 +195,7 @@ fn only_the_device_layer_chooses_between_devices() {
                     && (arm || line.contains("if let Device::"))
             })
         });
-        let listed = TELLS_DEVICES_APART.iter().any(|(path, _)| *path == source.path);
-        assert!(!chooses || listed, "src/{} chooses between devices", source.path);
+        assert!(!chooses, "src/{} chooses between devices", source.path);
     }
 }
 

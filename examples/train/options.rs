@@ -224,10 +224,11 @@ impl Settings {
         for path in [&mut self.model, &mut self.data] {
             *path = path.canonicalize().map_err(|source| Error::Io { path: path.clone(), source })?;
         }
+        let task = self.task()?;
         let useless = |flag: &str, what: &str| {
-            Err(Error::Config(format!("--{flag} is nothing to {what}; leave it out")))
+            Err(Error::Config(format!("--{flag} does nothing with {what}; leave it out")))
         };
-        if self.label_smoothing > 0.0 && matches!(self.task()?, Task::Understanding(_)) {
+        if self.label_smoothing > 0.0 && matches!(task, Task::Understanding(_)) {
             return useless("label-smoothing", &self.task);
         }
         if self.targets.is_some() && subject::BASELINES.contains(&self.method.as_str()) {

@@ -87,9 +87,9 @@ fn what_a_run_cannot_use_is_an_error_that_says_so() {
     assert!(with(|s| s.task = "colla".into()).contains("did you mean cola?"));
     assert!(with(|s| s.model = PathBuf::new()).contains("--model DIR is missing"));
     assert!(with(|s| s.data = "nowhere".into()).contains("nowhere"));
-    assert!(with(|s| s.label_smoothing = 0.5).contains("--label-smoothing is nothing to cola"));
+    assert!(with(|s| s.label_smoothing = 0.5).contains("--label-smoothing does nothing with cola"));
     let head = |s: &mut Settings| (s.method, s.targets) = ("head".into(), Some("*".into()));
-    assert!(with(head).contains("--targets is nothing to head"));
+    assert!(with(head).contains("--targets does nothing with head"));
     let many = with(|s| s.accumulate = 3);
     assert!(many.contains("--accumulate 3 is more than an epoch's 2 batches of 32 rows"), "{many}");
     assert!(with(|s| (s.rate, s.warm_up) = (1e30, 0.0)).contains("lower the learning rate"));
