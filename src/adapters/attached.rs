@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Method, Site, Targets};
 use crate::error::{Error, Result};
-use crate::nn::{Adapter, Form, Module, Param, Part, Socket, Walker, named_params, sockets};
+use crate::nn::{Adapter, Form, Module, Param, Part, Socket, Walker, all_names, named_params, sockets};
 use crate::tensor::Tensor;
 
 /// What a model was before its first adapter.
@@ -14,6 +14,8 @@ pub(super) struct Host {
     sockets: Vec<(String, Socket)>,
     /// Every parameter, by path.
     pub(super) params: Vec<(String, Param)>,
+    /// All paths of those that have several, the first one first.
+    pub(super) tied: Vec<Vec<String>>,
     /// Which of them were frozen.
     frozen: Vec<Param>,
 }
@@ -49,7 +51,9 @@ impl Host {
     pub(super) fn of(model: &dyn Module) -> Host {
         let params = named_params(model);
         let frozen = params.iter().filter(|(_, param)| !param.is_trainable()).map(|(_, p)| p.clone());
-        Host { frozen: frozen.collect(), sockets: sockets(model), params }
+        let names = all_names(model).into_iter().map(|(names, _)| names);
+        let tied = names.filter(|names| names.len() > 1).collect();
+        Host { frozen: frozen.collect(), sockets: sockets(model), params, tied }
     }
 
     pub(super) fn freeze(&self) {

@@ -69,6 +69,10 @@ fn sum(adapted: &Adapted, parts: &[(&Attached, f64)], rank: usize) -> Result<(At
     for site in sites {
         let ([up, down], error) = factors(&site, rank)?;
         worst = worst.max(error);
+        // A layer of which AdaLoRA has left no rank: a LoRA of rank 0 is none.
+        if down.sizes()[0] == 0 {
+            continue;
+        }
         let Place { path, socket, .. } = site[0].0.clone();
         patterns.rank.push((path.clone(), down.sizes()[0]));
         patterns.alpha.push((path.clone(), down.sizes()[0] as f64));

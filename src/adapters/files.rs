@@ -26,6 +26,7 @@ const SHARED: &str = "base_model.";
 
 /// Writes both files of one adapter; each appears whole or not at all.
 pub(super) fn save(adapted: &Adapted, attached: &Attached, directory: &Path) -> Result<()> {
+    refuse_tied(&adapted.host, attached)?;
     std::fs::create_dir_all(directory).map_err(|error| Error::io(directory, error))?;
     let mut config = attached.method.config();
     let mut targets: Vec<&str> = attached.places.iter().map(|place| place.path.as_str()).collect();
@@ -66,13 +67,31 @@ pub(super) fn save(adapted: &Adapted, attached: &Attached, directory: &Path) -> 
     files::write_whole(directory.join("adapter_config.json"), text.as_bytes())
 }
 
+/// What PEFT trains beside adapters is a copy, and a layer that is tied to it stays as it was; here both are one. So a
+/// file about one of them would say something else there.
+///
+/// **Errors** when such a parameter is trained beside the adapters, naming all its paths.
+fn refuse_tied(host: &Host, attached: &Attached) -> Result<()> {
+    let chosen = attached.beside.iter().filter(|beside| !beside.by_method);
+    let tied = chosen.filter_map(|beside| host.tied.iter().find(|names| names[0] == beside.path)).next();
+    match tied {
+        None => Ok(()),
+        Some(names) => Err(Error::Adapter(format!(
+            "{} are one parameter, but in PEFT training one of them beside adapters leaves the others as they were; \
+             adapt them, or leave them out of what is trained",
+            names.join(" and ")
+        ))),
+    }
+}
+
 /// PEFT puts virtual tokens only before a model whose task is named; for a classifier it then insists on
 /// the head. Other adapters do without.
 fn task(host: &Host, attached: &Attached, modules: &[String]) -> Value {
     let has = |name: &str| host.layers().any(|path| within(path, &[name]));
     if !attached.method.precedes() {
         Value::Null
-    } else if has("lm_head") {
+    // Below a RoBERTa's `lm_head`, which guesses hidden words, stand layers of their own.
+    } else if host.layers().any(|path| path == "lm_head") {
         json!("CAUSAL_LM")
     } else if !has("classifier") && !has("score") {
         json!("FEATURE_EXTRACTION")
@@ -227,6 +246,7 @@ pub(super) fn load_onto(host: &Host, directory: &Path) -> Result<Attached> {
     let mut attached = host.attach(&targets, method).map_err(said)?;
     attached.train_beside(host, |path| within(path, &saved), false);
     let filled = all_adapted(&config, &attached)
+        .and_then(|()| refuse_tied(host, &attached))
         .map_err(said)
         .and_then(|()| fill(host, &attached, &directory.join("adapter_model.safetensors")))
         .and_then(|()| attached.method.loaded());
@@ -278,7 +298,7 @@ fn fill(host: &Host, attached: &Attached, file: &Path) -> Result<()> {
     let whole: Vec<(String, Param)> =
         entries.iter().map(|entry| (entry.name.clone(), entry.whole())).collect();
     let device = whole.first().map_or(Device::Cpu, |(_, param)| param.device());
-    let tensors = files::read(file, &device)?.tensors;
+    let tensors = without_twins(file, files::read(file, &device)?.tensors)?;
     let count = tensors.len();
     let mut by_path: BTreeMap<String, Tensor> =
         tensors.into_iter().map(|(name, tensor)| (path_of(&name), tensor)).collect();
@@ -293,6 +313,26 @@ fn fill(host: &Host, attached: &Attached, file: &Path) -> Result<()> {
         .filter_map(|(entry, (_, whole))| entry.cut(whole).err().map(|error| error.to_string()))
         .collect();
     if misplaced.is_empty() { Ok(()) } else { Err(Error::format(file, misplaced.join("\n  "))) }
+}
+
+/// With all biases trained, PEFT writes those of a module that is saved whole under two names more: where it keeps them
+/// (`.modules_to_save.`), and what they were before (`.original_module.`), which nothing reads.
+///
+/// **Errors** when one name says otherwise than the other.
+fn without_twins(file: &Path, tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
+    let live = |name: &str| name.contains(".modules_to_save.") && !name.contains(".modules_to_save.default.");
+    let (twins, mut tensors): (BTreeMap<_, _>, BTreeMap<_, _>) = tensors
+        .into_iter()
+        .filter(|(name, _)| !name.contains(".original_module."))
+        .partition(|(name, _)| live(name));
+    for (name, twin) in twins {
+        let plain = name.replace(".modules_to_save.", ".");
+        let tensor = tensors.entry(plain.clone()).or_insert_with(|| twin.clone());
+        if tensor.sizes() != twin.sizes() || tensor.read_f64()? != twin.read_f64()? {
+            return Err(Error::format(file, format!("{name} differs from {plain}, which is the same")));
+        }
+    }
+    Ok(tensors)
 }
 
 /// PEFT copies the base's weights into the file of an adapted embedding or output head.

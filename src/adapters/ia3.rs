@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::settings::{Settings, object};
 use super::targets::ends_with_name;
 use super::{Method, Site};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::{Adapter, Module, Param, Walker, Weights};
 use crate::tensor::Tensor;
 
@@ -27,8 +27,13 @@ impl Ia3 {
         Ia3 { feed_forward: feed_forward.into_iter().map(Into::into).collect() }
     }
 
-    /// **Errors** when a setting is malformed.
+    /// **Errors** when a setting is malformed, or a regular expression, as which PEFT takes one text.
     pub(super) fn from_config(config: &Settings) -> Result<Ia3> {
+        if let Some(text @ Value::String(_)) = config.get("feedforward_modules") {
+            return Err(Error::Adapter(format!(
+                "feedforward_modules = {text} is a regular expression, which is not implemented; list the layers"
+            )));
+        }
         Ok(Ia3 { feed_forward: config.names("feedforward_modules")? })
     }
 }

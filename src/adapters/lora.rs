@@ -116,13 +116,14 @@ impl Lora {
             ("arrow_config", Value::Null),
             ("kasa_config", Value::Null),
             ("monteclora_config", Value::Null),
+            ("velora_config", Value::Null),
         ])?;
-        // Others change the base weights, or add to the file what is not read here.
-        let plain = ["gaussian", "orthogonal", "eva", "mica"].map(Value::from);
+        // Others change the base weights or what is trained, or add to the file what is not read here.
+        let plain = ["gaussian", "orthogonal", "eva"].map(Value::from);
         let start = config.get("init_lora_weights");
         if let Some(start) = start.filter(|start| !start.is_boolean() && !plain.contains(start)) {
             return Err(Error::Adapter(format!(
-                "init_lora_weights = {start} changes the base weights, which is not implemented; \
+                "init_lora_weights = {start} changes the base weights or what is trained, which is not implemented; \
                  convert the adapter to plain LoRA when saving it"
             )));
         }
@@ -303,6 +304,11 @@ impl Method for Lora {
     fn attach(&mut self, site: &Site) -> Result<Arc<dyn Adapter>> {
         if !site.embedding {
             return Ok(Arc::new(LowRank::new(self, site)?));
+        }
+        if self.start == Start::Pissa {
+            return Err(Error::Adapter(
+                "an embedding does not start from singular vectors; leave it out".into(),
+            ));
         }
         let (rank, scale) = self.at(site)?;
         let mut rng = Rng::derived(self.seed, site.number as u64);

@@ -45,6 +45,7 @@ pub use models::llama::LlamaConfig;
 pub use models::seq2seq::Seq2Seq;
 pub use models::t5::{T5, T5Config};
 pub use models::transformer::{Transformer, TransformerConfig};
+pub(crate) use module::all_names;
 pub use module::{Module, Part, Summary, Walker, freeze, named_params, sockets, summary, unfreeze};
 pub use norm::{LayerNorm, Norm, RmsNorm};
 pub use param::{Form, Param};
