@@ -9,7 +9,7 @@ use std::path::Path;
 
 use engrad::adapters::{self, AdaLora, Ia3, Lora, Start, Targets};
 use engrad::nn::{Fresh, Gpt2Config, files};
-use engrad::{Device, Rng};
+use engrad::{Device, Rng, Tensor};
 use serde_json::{Value, json};
 use subjects::{SQUARE, model, named};
 
@@ -19,6 +19,14 @@ fn configure(folder: &Path, key: &str, value: Value) {
     let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     config[key] = value;
     std::fs::write(&path, config.to_string()).unwrap();
+}
+
+/// Changes the tensors of a saved adapter.
+fn rewrite(folder: &Path, change: impl FnOnce(&mut BTreeMap<String, Tensor>)) {
+    let path = folder.join("adapter_model.safetensors");
+    let mut tensors = files::read(&path, &Device::Cpu).unwrap().tensors;
+    change(&mut tensors);
+    files::write(&path, &tensors, Default::default()).unwrap();
 }
 
 #[test]
@@ -47,15 +55,17 @@ fn biases_that_peft_writes_twice_must_be_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let (one, other) = (model(&Device::Cpu), model(&Device::Cpu));
     named("lora").moved(&one).save(folder.path()).unwrap();
-    let path = folder.path().join("adapter_model.safetensors");
-    let mut tensors = files::read(&path, &Device::Cpu).unwrap().tensors;
-    let bias = tensors["base_model.model.classifier.bias"].clone();
-    tensors.insert("base_model.model.classifier.modules_to_save.bias".into(), bias.clone());
-    tensors.insert("base_model.model.classifier.original_module.bias".into(), &bias + 1.0);
-    files::write(&path, &tensors, Default::default()).unwrap();
+    let head = |name: &str| format!("base_model.model.classifier.{name}");
+    rewrite(folder.path(), |tensors| {
+        let bias = tensors[&head("bias")].clone();
+        tensors.insert(head("original_module.bias"), &bias + 1.0);
+        tensors.insert(head("modules_to_save.bias"), bias);
+    });
     adapters::load(&other, folder.path()).unwrap().detach();
-    tensors.insert("base_model.model.classifier.modules_to_save.bias".into(), &bias + 1.0);
-    files::write(&path, &tensors, Default::default()).unwrap();
+    rewrite(folder.path(), |tensors| {
+        let bias = &tensors[&head("bias")] + 1.0;
+        tensors.insert(head("modules_to_save.bias"), bias);
+    });
     let error = adapters::load(&other, folder.path()).err().unwrap().to_string();
     assert!(error.contains("modules_to_save.bias differs from base_model.model.classifier.bias"), "{error}");
 }
@@ -103,14 +113,14 @@ fn a_layer_without_ranks_is_left_out_of_an_exported_lora() {
         .unwrap()
         .save(folder.path())
         .unwrap();
-    let path = folder.path().join("adapter_model.safetensors");
-    let mut tensors = files::read(&path, &Device::Cpu).unwrap().tensors;
-    let name = tensors.keys().find(|name| name.ends_with("lora_A")).unwrap().replace("lora_A", "");
-    for (end, axis) in [("lora_A", 0), ("lora_E", 0), ("lora_B", 1)] {
-        let tensor = tensors.get_mut(&format!("{name}{end}")).unwrap();
-        *tensor = tensor.narrow(axis, 0, 0);
-    }
-    files::write(&path, &tensors, Default::default()).unwrap();
+    let mut name = String::new();
+    rewrite(folder.path(), |tensors| {
+        name = tensors.keys().find(|name| name.ends_with("lora_A")).unwrap().replace("lora_A", "");
+        for (end, axis) in [("lora_A", 0), ("lora_E", 0), ("lora_B", 1)] {
+            let tensor = tensors.get_mut(&format!("{name}{end}")).unwrap();
+            *tensor = tensor.narrow(axis, 0, 0);
+        }
+    });
     let site = name.trim_start_matches("base_model.model.").trim_end_matches('.');
     configure(folder.path(), "rank_pattern", json!({site: [false, false, false]}));
     let tuned = adapters::load(&model(&Device::Cpu), folder.path()).unwrap();

@@ -48,8 +48,7 @@ pub fn attention_grad(
         let rows = if wanted[at] { rows[at] } else { 0 };
         with_batch(of, gradients[at], rows, [width, width, out][at])
     });
-    let g = if walk(g).is_some() { g.clone() } else { contiguous(g) };
-    let with_sums = vec![g, sums.clone(), with_batch(of, &of_queries, queries, 3)];
+    let with_sums = vec![walkable(g), sums.clone(), with_batch(of, &of_queries, queries, 3)];
     let arrays = [operands(of), with_sums, outputs.collect()].concat();
     by_batch(gpu, arrays, PRODUCTS_BY_QUERIES, 0, &|arrays, queries_before| {
         let [inputs @ .., sums, of_queries, dq, dk, dv] = arrays else { unreachable!("three gradients") };
@@ -74,7 +73,12 @@ const GRAD_BY_KEYS: (&str, &str) = ("attention_grad", "by_keys");
 /// Queries, keys, values, and the bias if there is one, as shaders walk along them.
 fn operands(of: &AttentionInputs) -> Vec<Array> {
     let given = [Some(of.q), Some(of.k), Some(of.v), of.bias].into_iter().flatten();
-    given.map(|x| if walk(x).is_some() { x.clone() } else { contiguous(x) }).collect()
+    given.map(walkable).collect()
+}
+
+/// The array itself, or a dense copy where shaders cannot walk along it.
+fn walkable(x: &Array) -> Array {
+    if walk(x).is_some() { x.clone() } else { contiguous(x) }
 }
 
 /// `x` as shaders walk along it, with three axes of its batch: rows, key heads, and the query heads that share one.
